@@ -1,0 +1,428 @@
+"""The `rayrag` command."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from index.settings import AppArgs, application_args, load
+from policies.errors import ConfigurationError, InvalidRequest, RayragError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from cluster.jobs import JobResult, Progress
+    from cluster.state import State
+
+DEFAULT_CONFIG = Path("serve_config.yaml")
+DEFAULT_DATA_DIR = ".rayrag"
+
+app = typer.Typer(
+    name="rayrag",
+    help="Questions and cited answers over a company's documents, within each person's rights.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+audit_app = typer.Typer(no_args_is_help=True, help="The record of who was shown what.")
+dead_letters_app = typer.Typer(no_args_is_help=True, help="Documents that were given up, with the reason.")
+render_app = typer.Typer(no_args_is_help=True, help="Files for other platforms.")
+app.add_typer(audit_app, name="audit")
+app.add_typer(dead_letters_app, name="dead-letters")
+app.add_typer(render_app, name="render")
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="The Serve configuration file.", show_default=False)
+]
+DataDirOption = Annotated[
+    str | None, typer.Option("--data-dir", help="Where data and state live; default .rayrag.", show_default=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> int:
+    """Run the command line. An expected error is one sentence on stderr and exit code 1."""
+    try:
+        app()
+    except RayragError as error:
+        print(error.detail, file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader has had enough (`rayrag status | head`): closing stdout must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+@app.command()
+def up(
+    config: Annotated[Path, typer.Option(help="The Serve configuration file.")] = DEFAULT_CONFIG,
+    data_dir: DataDirOption = None,
+    port: Annotated[int | None, typer.Option(help="HTTP port; default: the file's.", min=1, max=65535)] = None,
+    ray_port: Annotated[int, typer.Option(help="Port of Ray's head.", min=1, max=65535)] = 6379,
+    dashboard_port: Annotated[int, typer.Option(help="Port of Ray's dashboard.", min=1, max=65535)] = 8265,
+    metrics_port: Annotated[int, typer.Option(help="Port of Ray's metrics.", min=1, max=65535)] = 8266,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait until it is ready.", min=1)] = 600.0,
+) -> None:
+    """Start Ray, Milvus Lite and the application on this machine, and wait until it answers."""
+    from cluster.local import UpOptions, addresses
+    from cluster.local import up as start
+
+    options = UpOptions(config, data_dir, port, ray_port, dashboard_port, metrics_port, timeout)
+    with _steps("starting") as progress:
+        result = start(options, progress)
+    for warning in result.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print("rayrag was running already" if result.already else f"rayrag is up after {result.seconds:.0f} s")
+    for name, address in addresses(result.state).items():
+        print(f"  {name.replace('_', ' '):<14} {address}")
+    print(f"  {'Ray token':<14} {result.state.ray_token_file}")
+
+
+@app.command()
+def down(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
+    """Stop what `rayrag up` started, nothing else."""
+    from cluster.local import down as stop
+
+    where = _data_dir(config, data_dir)
+    with _steps("stopping"):
+        count = stop(where)
+    print(f"{count} processes ended" if count else f"nothing runs in {where}")
+
+
+@app.command()
+def status(config: ConfigOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
+    """Show deployments, replicas, documents, dead letters and processes. Exit code 1 unless all of it runs."""
+    from cluster.local import status as describe
+    from cluster.state import read_state
+
+    where = _data_dir(config, data_dir)
+    state = read_state(where)
+    found = describe(state) if state else {"running": False, "ready": False, "data_dir": str(where)}
+    if as_json:
+        print(json.dumps(found, indent=2))
+    elif state is None:
+        print(f"nothing runs in {where}")
+    else:
+        _print_status(found)
+    if not found["ready"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def token(
+    sub: Annotated[str, typer.Option(help="Who the token is for.")],
+    tenant: Annotated[str, typer.Option(help="Whose documents it opens.")],
+    roles: Annotated[str, typer.Option(help="Comma-separated.")] = "user",
+    groups: Annotated[str, typer.Option(help="Comma-separated.")] = "",
+    ttl: Annotated[int, typer.Option(help="Seconds that it lives.")] = 3600,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Print a token signed by the development issuer on this machine."""
+    from policies.tokens import ClaimNames, DevelopmentIssuer
+
+    args = _settings(config, data_dir)
+    for trusted in args.identity.issuers:
+        if trusted.development and trusted.key_file:
+            claims = ClaimNames(**trusted.claims.model_dump())
+            key_file = Path(trusted.key_file)
+            issuer = DevelopmentIssuer.create(key_file, trusted.issuer, trusted.audience, claims, trusted.algorithms)
+            print(issuer.sign(sub, tenant, _words(roles), _words(groups), ttl))
+            return
+    raise ConfigurationError(
+        "The configuration trusts only external issuers (identity.issuers has none with development: true): "
+        "get a token from your identity provider."
+    )
+
+
+@app.command()
+def ingest(
+    source: Annotated[str, typer.Argument(help="A directory, a file, a *.jsonl, or an address such as s3://…")],
+    tenant: Annotated[str, typer.Option(help="Whose documents these are.")],
+    acl: Annotated[str, typer.Option(help="Who may read: group:a,user:b; none: nobody.")] = "",
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the job to its end.")] = True,
+    report: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the index to what a source holds now, as a job of the cluster."""
+    from cluster.jobs import IngestJob
+
+    if report is not None and not wait:
+        raise InvalidRequest("--report needs the job's end: leave out --no-wait.")
+    job = IngestJob(_running(_data_dir(config, data_dir)), source, tenant, acl)
+    if not wait:
+        print(json.dumps({"job_id": job.job_id}) if as_json else job.job_id)
+        return
+    print(f"job {job.job_id}", file=sys.stderr)
+    try:
+        with _documents_bar() as on_progress:
+            result = job.follow(on_progress)
+    except KeyboardInterrupt:
+        job.stop()
+        raise InvalidRequest(f"Job {job.job_id} was stopped: run the same command again to go on.") from None
+    _finish_ingest(result, report, as_json)
+
+
+@app.command()
+def ask(
+    question: str,
+    token: Annotated[str, typer.Option(envvar="RAYRAG_TOKEN", help="A bearer token.", show_envvar=True)] = "",
+    stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it is written.")] = False,
+    top_k: Annotated[int, typer.Option(min=1, max=50)] = 8,
+    url: Annotated[str | None, typer.Option(help="The service; default: the one on this machine.")] = None,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a question and print the answer with its citations."""
+    from cluster.questions import ask as ask_once
+    from cluster.questions import ask_streaming
+
+    if not token:
+        raise ConfigurationError("A token is needed: give --token, or RAYRAG_TOKEN=$(rayrag token …).")
+    base_url = url.rstrip("/") if url else _running(_data_dir(config, data_dir)).api
+    if stream and not as_json:
+        answer = ask_streaming(base_url, token, question, top_k, lambda text: print(text, end="", flush=True))
+        print()
+    else:
+        answer = ask_once(base_url, token, question, top_k)
+        print(json.dumps(answer, indent=2, ensure_ascii=False) if as_json else answer["answer"])
+    if not as_json:
+        _print_citations(answer)
+
+
+@app.command("eval")
+def evaluate_dataset(
+    dataset: Annotated[Path, typer.Argument(help="A folder in BEIR's layout.", exists=True, file_okay=False)],
+    report: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
+    token: Annotated[str, typer.Option(envvar="RAYRAG_TOKEN", help="A bearer token.")] = "",
+    url: Annotated[str | None, typer.Option(help="The service; default: the one on this machine.")] = None,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Measure retrieval and answers on a data set."""
+    from cluster.evaluation import evaluate
+
+    if not token:
+        raise ConfigurationError("A token is needed: give --token, or RAYRAG_TOKEN=$(rayrag token …).")
+    base_url = url.rstrip("/") if url else _running(_data_dir(config, data_dir)).api
+    print(json.dumps(evaluate(dataset, base_url, token, report), indent=2))
+
+
+@audit_app.command("export")
+def audit_export(file: Path, config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
+    """Write the whole record with its checkpoints, one JSON object a line."""
+    from policies.audit import AuditLog
+
+    log = AuditLog(_settings(config, data_dir).store.audit)
+    try:
+        print(f"{log.export(file)} records written to {file}")
+    finally:
+        log.close()
+
+
+@audit_app.command("verify")
+def audit_verify(
+    export: Annotated[Path | None, typer.Option(help="An exported file, checked without any database.")] = None,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check that no record was changed, moved, removed or slipped in. Exit code 1 names the first bad one."""
+    from policies.audit import AuditLog, verify_export
+
+    if export is not None:
+        verdict = verify_export(export)
+    else:
+        log = AuditLog(_settings(config, data_dir).store.audit)
+        try:
+            verdict = log.verify()
+        finally:
+            log.close()
+    if as_json:
+        print(json.dumps(asdict(verdict)))
+    elif verdict.ok:
+        print(f"{verdict.count} records, all as they were written")
+    if not verdict.ok:
+        if not as_json:
+            print(f"Record {verdict.first_bad} is the first bad one: {verdict.reason}.", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@dead_letters_app.command("list")
+def dead_letters_list(
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the documents that were given up, newest first."""
+    from index.ledger import Ledger
+
+    ledger = Ledger(_settings(config, data_dir).store.ledger)
+    try:
+        found = ledger.dead_letters(tenant)
+    finally:
+        ledger.close()
+    if as_json:
+        print(json.dumps([asdict(each) for each in found], indent=2, ensure_ascii=False))
+        return
+    rows = [(each.tenant, each.source, each.external_id, str(each.attempts), each.reason) for each in found]
+    _print_table(("tenant", "source", "document", "attempts", "reason"), rows)
+
+
+@render_app.command("kuberay")
+def render_kuberay(
+    out: Annotated[Path, typer.Option(help="The directory to write to.")] = Path("manifests"),
+    config: Annotated[Path, typer.Option(help="The Serve configuration file.")] = Path("serve_config.gpu.yaml"),
+    spec: Annotated[Path | None, typer.Option(help="Image, groups, secrets; default: cluster/spec.yaml.")] = None,
+) -> None:
+    """Write the Kubernetes manifests of a configuration."""
+    from cluster.render import write_manifests
+    from cluster.spec import DEFAULT_SPEC
+
+    for path in write_manifests(config, spec or DEFAULT_SPEC, out):
+        print(path)
+
+
+def _data_dir(config: Path | None, data_dir: str | None) -> Path:
+    """Find the data directory as `rayrag up` would: the option, the environment, the file, `.rayrag`."""
+    named = data_dir or os.environ.get("RAYRAG_DATA_DIR")
+    path = config or DEFAULT_CONFIG
+    if not named and path.exists():
+        named = str(application_args(path).get("data_dir") or "")
+    return Path(named or DEFAULT_DATA_DIR).expanduser().absolute()
+
+
+def _settings(config: Path | None, data_dir: str | None) -> AppArgs:
+    """Read the configuration that is running, else the one that would run."""
+    where = _data_dir(config, data_dir)
+    running = where / "serve_config.yaml"
+    return load(config or (running if running.exists() else DEFAULT_CONFIG), str(where))
+
+
+def _running(data_dir: Path) -> State:
+    from cluster.state import read_state
+
+    state = read_state(data_dir)
+    if state is None:
+        raise Unavailable(f"Nothing runs in {data_dir}: start it with rayrag up, or give its --data-dir.")
+    return state
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+@contextmanager
+def _steps(first: str) -> Iterator[Callable[[str], None]]:
+    """Show what happens: a spinner on a terminal, a line for each step elsewhere. All of it on stderr."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda text: print(text, file=sys.stderr, flush=True)
+        return
+    with console.status(first) as spinner:
+        yield spinner.update
+
+
+@contextmanager
+def _documents_bar() -> Iterator[Callable[[Progress], None]]:
+    """Show how many documents are done: a bar on a terminal, a line at a time elsewhere. All of it on stderr."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+
+        def line(now: Progress) -> None:
+            text = f"progress {now.done}/{now.total} documents, {now.chunks} chunks, {now.seconds:.1f} s"
+            print(text, file=sys.stderr, flush=True)
+
+        yield line
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("documents, {task.fields[chunks]} chunks"))
+    with Bar(*columns, TimeElapsedColumn(), console=console) as bar:
+        task = bar.add_task("ingest", total=None, chunks=0)
+        yield lambda now: bar.update(task, completed=now.done, total=now.total, chunks=now.chunks)
+
+
+def _finish_ingest(result: JobResult, file: Path | None, as_json: bool) -> None:
+    if not result.succeeded or result.report is None:
+        reason = result.reason or "it ended without a report"
+        raise Unavailable(f"Job {result.job_id} failed: {reason}")
+    if file is not None:
+        try:
+            file.write_text(json.dumps(result.report, ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError(f"{file}: {error.strerror or error}: give another file with --report.") from error
+    if as_json:
+        print(json.dumps(result.report, ensure_ascii=False))
+        return
+    figures = {key: value for key, value in result.report.items() if key != "errors"}
+    _print_table(tuple(figures), [tuple(str(value) for value in figures.values())])
+    errors = result.report.get("errors") or []
+    if errors:
+        _print_table(("quarantined", "reason"), [(str(each["uri"]), str(each["reason"])) for each in errors])
+
+
+def _print_status(found: dict[str, Any]) -> None:
+    word = "ready" if found["ready"] else "running, not ready" if found["running"] else "not running as a whole"
+    print(f"{word} ({found['data_dir']})")
+    for name, address in found["addresses"].items():
+        print(f"  {name.replace('_', ' '):<14} {address}")
+    deployments = [
+        (each["name"], each["status"].lower(), f"{each['running']}/{each['wanted']}")
+        for application in found["applications"]
+        for each in application["deployments"]
+    ]
+    _print_table(("deployment", "status", "replicas"), deployments)
+    if found["index"]:
+        _print_table(tuple(found["index"]), [tuple(str(value) for value in found["index"].values())])
+    rows = [
+        (str(each["pid"]), each["name"], f"{each['rss_mb']:.0f}", _mb(each["pss_mb"]), " ".join(each["listening"]))
+        for each in found["processes"]
+    ]
+    memory = found["memory"]
+    rows.append(("", "all", f"{memory['rss_mb']:.0f}", _mb(memory["pss_mb"]), ""))
+    _print_table(("pid", "process", "RSS MB", "PSS MB", "listens on"), rows)
+    for error in found["errors"]:
+        print(error, file=sys.stderr)
+
+
+def _mb(value: float | None) -> str:
+    return "?" if value is None else f"{value:.0f}"
+
+
+def _print_citations(answer: dict[str, Any]) -> None:
+    for citation in answer.get("citations") or []:
+        page = f", page {citation['page']}" if citation.get("page") is not None else ""
+        print(f"[{citation['n']}] {citation['title']}{page}: {citation['uri']}")
+    if answer.get("degraded"):
+        print(f"degraded: {', '.join(answer['degraded'])}", file=sys.stderr)
+
+
+def _print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a table on a terminal, tab-separated lines elsewhere."""
+    console = Console()
+    if not console.is_terminal:
+        print("\t".join(columns))
+        for row in rows:
+            print("\t".join(" ".join(cell.split()) for cell in row))
+        return
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

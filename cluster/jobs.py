@@ -1,0 +1,152 @@
+"""Bulk ingestion as a job of the cluster: submit it, follow it, read its report."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.dashboard import ray_headers
+from cluster.ray_head import PROJECT_ROOT
+from cluster.state import State
+from policies.errors import InvalidRequest, Unavailable
+
+EXCLUDES = [
+    ".git",
+    ".venv",
+    ".rayrag",
+    "bench",
+    "examples",
+    "tests",
+    "*.pyc",
+    "__pycache__",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    ".hypothesis",
+]
+"""What a job has no need of; the rest of the project travels with it."""
+POLL_S = 0.5
+_PROGRESS = re.compile(r"progress (\d+)/(\d+) documents, (\d+) chunks, ([\d.]+) s")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an ingestion is."""
+
+    done: int
+    total: int
+    chunks: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """A finished job. `report` is what it printed, None where it came to none; `reason` says why it failed."""
+
+    job_id: str
+    succeeded: bool
+    report: dict[str, Any] | None
+    reason: str | None
+
+
+def source_uri(source: str) -> str:
+    """Spell a source so that it means the same in the job's directory. Raises `InvalidRequest` for a missing path."""
+    if "://" in source:
+        return source
+    path = Path(source).expanduser().absolute()
+    if not path.exists():
+        raise InvalidRequest(
+            f"{path} does not exist: give a directory, a file, or an address such as s3://bucket/path."
+        )
+    return str(path)
+
+
+def entrypoint(config: Path, source: str, tenant: str, acl: str) -> str:
+    """Give the job's command line."""
+    words = ["python", "-m", "ingest", "bulk", "--config", str(config), "--source", source, "--tenant", tenant]
+    return shlex.join([*words, "--acl", acl] if acl else words)
+
+
+class IngestJob:
+    """One submitted job. Raises `Unavailable` wherever the cluster does not take it or loses it."""
+
+    def __init__(self, state: State, source: str, tenant: str, acl: str = "") -> None:
+        from ray.job_submission import JobSubmissionClient
+
+        config = Path(state.data_dir) / "serve_config.yaml"
+        try:
+            self._client = JobSubmissionClient(state.dashboard, headers=ray_headers(state))
+            self.job_id: str = self._client.submit_job(
+                entrypoint=entrypoint(config, source_uri(source), tenant, acl),
+                runtime_env={"working_dir": str(PROJECT_ROOT), "excludes": EXCLUDES},
+                metadata={"tenant": tenant},
+            )
+        except (ConnectionError, RuntimeError, OSError) as error:
+            raise Unavailable(
+                f"The cluster does not take the job ({_first_line(error)}): see rayrag status."
+            ) from error
+
+    def follow(self, on_progress: Callable[[Progress], None]) -> JobResult:
+        """Wait until the job is over, reporting its progress."""
+        report: dict[str, Any] | None = None
+        last = ""
+        try:
+            for line in self._lines():
+                last = line or last
+                progress = read_progress(line)
+                if progress is not None:
+                    on_progress(progress)
+                if line.startswith("report {"):
+                    report = json.loads(line.removeprefix("report "))
+            succeeded, message = self._outcome()
+        except (ConnectionError, RuntimeError, OSError) as error:
+            raise Unavailable(f"The cluster lost sight of job {self.job_id} ({_first_line(error)}).") from error
+        reason = None if succeeded else (last.removeprefix("ingest: ") or message)
+        return JobResult(self.job_id, succeeded, report, reason)
+
+    def stop(self) -> None:
+        """Stop the job; what it has written whole stays written."""
+        self._client.stop_job(self.job_id)
+
+    def _outcome(self) -> tuple[bool, str]:
+        while True:
+            info = self._client.get_job_info(self.job_id)
+            if info.status.is_terminal():
+                return str(info.status.value) == "SUCCEEDED", str(info.message or "no reason was given")
+            time.sleep(POLL_S)
+
+    def _lines(self) -> Iterator[str]:
+        """Yield the log line by line, whole lines only, as they come."""
+        rest = ""
+        chunks = self._client.tail_job_logs(self.job_id)
+
+        async def following() -> str:
+            return str(await anext(chunks))
+
+        with asyncio.Runner() as runner:
+            while True:
+                try:
+                    chunk = runner.run(following())
+                except StopAsyncIteration:
+                    break
+                *lines, rest = (rest + chunk).split("\n")
+                yield from lines
+        if rest:
+            yield rest
+
+
+def read_progress(line: str) -> Progress | None:
+    """Read a progress line of `python -m ingest`; None for any other line."""
+    found = _PROGRESS.search(line)
+    return Progress(int(found[1]), int(found[2]), int(found[3]), float(found[4])) if found else None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

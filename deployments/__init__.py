@@ -1,0 +1,1 @@
+"""From an HTTP request to a cited answer, as Ray Serve deployments."""

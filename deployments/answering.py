@@ -1,0 +1,166 @@
+"""From a question that passed the door to an answer with citations: the steps of the guard, in its order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from deployments.calls import idempotent
+from deployments.contract import CitationBody, QueryRequest, QueryResponse
+from deployments.generation import Delta, Task, Written
+from deployments.metrics import Metrics
+from deployments.prompting import UNKNOWN, Turn
+from deployments.retrieval import Retrieved, Search
+from index.document import Hit
+from policies.citations import CitationChecker, Evidence, holds
+from policies.guard import GuardedRequest
+
+MIN_ANSWER_PASSAGES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A checked piece of an answer: its marks are final and each has its citation."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a chat client may set for its answer; `model` is the name that it asked for."""
+
+    history: tuple[Turn, ...] = ()
+    max_tokens: int | None = None
+    temperature: float | None = None
+    model: str | None = None
+
+
+class Answering:
+    """Holds the handles of the stages behind the ingress."""
+
+    def __init__(self, retrieval: DeploymentHandle[Any], generation: DeploymentHandle[Any], metrics: Metrics) -> None:
+        self._retrieval = retrieval
+        self._generation = generation
+        self._metrics = metrics
+
+    async def retrieve(self, guarded: GuardedRequest, body: QueryRequest, top_k: int) -> Retrieved:
+        """Find passages within the caller's rights; what is found counts as shown."""
+        question = await guarded.question(body.question)
+        search = Search(
+            question=question,
+            top_k=top_k,
+            mode=body.mode,
+            document_ids=tuple(body.filters.document_ids) if body.filters and body.filters.document_ids else None,
+            keep=not guarded.read_only,
+        )
+        found: Retrieved = await idempotent(lambda: self._retrieval.search.remote(guarded.principal, search))
+        hits = tuple([replace(hit, text=await guarded.context(hit.text)) for hit in found.hits])
+        guarded.shown([], withheld=found.withheld)
+        return replace(found, hits=hits)
+
+    async def answer(
+        self, guarded: GuardedRequest, body: QueryRequest, options: Options
+    ) -> AsyncIterator[Text | QueryResponse]:
+        """Stream checked text, then the whole answer. The caller may read each citation at the moment it leaves."""
+        started = time.perf_counter()
+        found = await self.retrieve(guarded, body, max(body.top_k, MIN_ANSWER_PASSAGES))
+        hits = found.hits
+        timings = dict(found.timings_ms)
+        task = Task(body.question, hits, options.history, options.max_tokens, options.temperature, guarded.request_id)
+        checker = guarded.citing([_evidence(hit) for hit in hits])
+        pieces: list[str] = []
+        written: Written | None = None
+        with self._metrics.stage("generation", timings):
+            stream: Any = self._generation.options(stream=True).answer.remote(task)
+            async for event in stream:
+                if isinstance(event, Delta):
+                    checked = await guarded.output(checker.feed(event.text))
+                    if checked:
+                        pieces.append(checked)
+                        yield Text(checked)
+                else:
+                    written = event
+        assert written is not None, "an answer's stream ends in Written"
+        rest = await guarded.output(written.answer or checker.finish())
+        citations = await self._citations(guarded, written, checker, hits)
+        if citations is None:  # a right went while the answer was written: nothing of it may leave
+            rest, written, citations, pieces = UNKNOWN, replace(written, abstained=True), [], []
+        elif written.abstained and not pieces:
+            rest = rest if rest.strip() else UNKNOWN
+        if rest:
+            pieces.append(rest)
+            yield Text(rest)
+        timings["total"] = round((time.perf_counter() - started) * 1e3, 2)
+        degraded = [*found.degraded, *written.degraded]
+        for stage in written.degraded:
+            self._metrics.degraded(stage)
+        guarded.note({"citations": len(citations)}, outcome="abstained" if written.abstained else None)
+        yield QueryResponse(
+            request_id=guarded.request_id,
+            answer="".join(pieces).strip(),
+            abstained=written.abstained,
+            citations=[] if written.abstained else citations,
+            degraded=degraded,
+            generator=written.generator,
+            timings_ms=timings,
+            as_of=now(),
+        )
+
+    async def _citations(
+        self, guarded: GuardedRequest, written: Written, checker: CitationChecker, hits: Sequence[Hit]
+    ) -> list[CitationBody] | None:
+        if written.quotes:
+            places = [(q.passage, hits[q.passage].start + q.start, hits[q.passage].start + q.end) for q in written.quotes]
+        else:
+            places = [(citation.evidence, citation.start, citation.end) for citation in checker.citations]
+        used = [hits[passage] for passage in dict.fromkeys(place[0] for place in places)]
+        if used:
+            allowed = await idempotent(lambda: self._retrieval.confirm.remote(guarded.principal, used))
+            if any(hit.chunk_id not in allowed for hit in used):
+                guarded.shown([], withheld=len(used))
+                return None
+        guarded.shown(hit.chunk_id for hit in used)
+        return [_citation(n, hits[passage], start, end) for n, (passage, start, end) in enumerate(places, 1)]
+
+
+def now() -> str:
+    """The present moment, UTC, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _evidence(hit: Hit) -> Evidence:
+    return Evidence(hit.chunk_id, hit.document_id, hit.text, hit.start, hit.end, hit.title)
+
+
+def _citation(n: int, hit: Hit, start: int, end: int) -> CitationBody:
+    quote = hit.text[start - hit.start : end - hit.start]
+    if not holds(quote, start, end, hit.text, hit.start):
+        raise AssertionError(f"quote {n} does not hold")
+    return CitationBody(
+        n=n,
+        document_id=hit.document_id,
+        chunk_id=hit.chunk_id,
+        external_id=hit.external_id,
+        title=hit.title,
+        uri=hit.uri,
+        page=hit.page,
+        quote=quote,
+        start=start,
+        end=end,
+        score=hit.score,
+    )
+
+
+async def collect(stream: AsyncIterator[Any]) -> QueryResponse:
+    """Run an answer to its end and give the whole."""
+    async with aclosing(stream):  # type: ignore[type-var]
+        async for event in stream:
+            if isinstance(event, QueryResponse):
+                return event
+    raise AssertionError("an answer ends in its response")

@@ -1,0 +1,38 @@
+"""The whole graph on one screen.
+
+Ingress ─▶ Retrieval ─▶ Embedding
+│           └──────▶ Reranking
+├────▶ Generation ─▶ Embedding, LLMServer (vLLM)
+└────▶ Sync ───────▶ Embedding
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.serve import Application
+
+from deployments.embedding import Embedding
+from deployments.generation import Generation
+from deployments.ingress import Ingress
+from deployments.llm import llm_server
+from deployments.reranking import Reranking
+from deployments.retrieval import Retrieval
+from deployments.sync import Sync
+from index.settings import AppArgs
+
+
+def build(args: AppArgs) -> Application:
+    """Bind every deployment with the configuration and the handles it calls. Imports no model library."""
+    embedding = _bind(Embedding, args)
+    reranking = _bind(Reranking, args) if args.reranking.kind != "none" else None
+    retrieval = _bind(Retrieval, args, embedding, reranking)
+    llm = llm_server(args.generation) if args.generation.kind == "vllm" else None
+    generation = _bind(Generation, args, embedding, llm)
+    sync = _bind(Sync, args, embedding)
+    return _bind(Ingress, args, retrieval, generation, sync)
+
+
+def _bind(deployment: Any, *arguments: Any) -> Application:
+    bound: Application = deployment.bind(*arguments)
+    return bound

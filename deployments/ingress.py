@@ -1,0 +1,312 @@
+"""The HTTP ingress: routes only. Who may pass is `policies.guard`, what fails is `deployments.problems`."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from starlette.exceptions import HTTPException
+
+from deployments import openai_api
+from deployments.answering import Answering, Options, Text, collect, now
+from deployments.boundary import Boundary
+from deployments.contract import (
+    ChatRequest,
+    DocumentBody,
+    DocumentPage,
+    DocumentStatus,
+    HitBody,
+    Problem,
+    QueryRequest,
+    QueryResponse,
+    RetrieveResponse,
+    RuleBody,
+    StatusWord,
+    UploadResponse,
+)
+from deployments.exposition import exposition
+from deployments.identity import audit_log, policy_version, scrape_token, verifier
+from deployments.metrics import Metrics
+from deployments.problems import answer_for
+from deployments.uploads import read_uploads, upload_response
+from index.document import Hit
+from index.ledger import Ledger
+from index.ledger_records import DocumentRecord
+from index.settings import AppArgs
+from policies.access import AccessRule
+from policies.audit import question_sha256
+from policies.errors import InvalidRequest, NotFound, TooLarge, Unauthenticated
+from policies.guard import Guard
+from policies.roles import Roles
+
+ASK = ("rag:query", "rag:query:readonly")
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    code: {"model": Problem, "content": {"application/problem+json": {}}} for code in (401, 403, 413, 422, 429, 503)
+}
+_bearer = HTTPBearer(auto_error=False)
+api = FastAPI(
+    title="rayrag",
+    version="1",
+    docs_url=None,
+    redoc_url=None,
+    openapi_url="/openapi.json",
+    description="Questions and cited answers over a company's documents, within each person's rights.",
+)
+
+
+def _raise(_: Request, error: Exception) -> Response:
+    raise error
+
+
+# The boundary answers for every error, so that one table decides; these two would be answered inside of it.
+api.add_exception_handler(RequestValidationError, _raise)
+api.add_exception_handler(HTTPException, _raise)
+api.add_middleware(Boundary)
+
+
+async def _token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
+    if credentials is None:
+        raise Unauthenticated("no bearer token")
+    return credentials.credentials
+
+
+def _request_id(request: Request) -> str:
+    return str(request.state.request_id)
+
+
+Token = Annotated[str, Depends(_token)]
+RequestId = Annotated[str, Depends(_request_id)]
+
+
+@serve.deployment(name="Ingress")
+@serve.ingress(api)
+class Ingress:
+    """Turns HTTP into guarded calls of the other deployments."""
+
+    def __init__(
+        self, args: AppArgs, retrieval: DeploymentHandle[Any], generation: DeploymentHandle[Any], sync: DeploymentHandle[Any]
+    ) -> None:
+        self._args = args
+        # The middleware was built before the configuration was known.
+        api.state.limits = args.limits
+        self._sync = sync
+        self._metrics = Metrics("ingress")
+        self._answering = Answering(retrieval, generation, self._metrics)
+        self._retrieval = retrieval
+        self._ledger = Ledger(args.store.ledger)
+        self._scrape_token = scrape_token(args.identity)
+        self._roles = Roles.load(args.identity.roles)
+        self._guard = Guard(verifier(args.identity), self._roles, audit_log(args), policy_version(args))
+
+    # ---- questions
+
+    @api.post("/v1/query", response_model=QueryResponse, responses=_PROBLEMS)
+    async def query(self, body: QueryRequest, token: Token, request_id: RequestId) -> Any:
+        """Answer a question with citations. `stream`: server-sent events token, citations, done or error."""
+        answer = self._answer(body, Options(), token, request_id)
+        if body.stream:
+            return await _streamed(answer, _query_events, request_id)
+        return await collect(answer)
+
+    @api.post("/v1/retrieve", response_model=RetrieveResponse, responses=_PROBLEMS)
+    async def retrieve(self, body: QueryRequest, token: Token, request_id: RequestId) -> RetrieveResponse:
+        """Give the passages that would answer, best first."""
+        async with self._guard.request(token, ASK, "retrieve", request_id, _noted(body)) as guarded:
+            self._check(body)
+            found = await self._answering.retrieve(guarded, body, body.top_k)
+            guarded.shown(hit.chunk_id for hit in found.hits)
+        return RetrieveResponse(
+            request_id=request_id,
+            hits=[_hit(hit) for hit in found.hits],
+            degraded=list(found.degraded),
+            timings_ms=found.timings_ms,
+            as_of=now(),
+        )
+
+    @api.post("/v1/chat/completions", responses=_PROBLEMS)
+    async def chat(self, body: ChatRequest, token: Token, request_id: RequestId) -> Any:
+        """OpenAI's chat completions: the last user message is the question; citations come with the message."""
+        question, options = openai_api.question_of(body)
+        answer = self._answer(QueryRequest(question=question), options, token, request_id)
+        if body.stream:
+            return await _streamed(answer, openai_api.events(body), request_id)
+        return openai_api.completion(body, await collect(answer))
+
+    @api.get("/v1/models", responses=_PROBLEMS)
+    async def models(self, token: Token, request_id: RequestId) -> dict[str, Any]:
+        """OpenAI's list: the one name that this application answers to."""
+        async with self._guard.request(token, ASK, "models", request_id):
+            return openai_api.models(self._args.generation.served_name)
+
+    # ---- documents
+
+    @api.post("/v1/documents", status_code=201, response_model=UploadResponse, responses=_PROBLEMS)
+    async def upload(self, request: Request, token: Token, request_id: RequestId) -> UploadResponse:
+        """Index one JSON document or the files of a multipart form; searchable when this answers."""
+        async with self._guard.request(token, "rag:upload", "upload", request_id) as guarded:
+            uploads = await read_uploads(request, int(self._args.limits.max_upload_mb * 1_000_000))
+            overwrite = self._roles.allows(guarded.principal, "documents:write")
+            outcomes = [await self._sync.put.remote(guarded.principal, upload, overwrite) for upload in uploads]
+            guarded.note({"documents": [outcome.document_id for outcome in outcomes]})
+            return upload_response(outcomes)
+
+    @api.get("/v1/documents", response_model=DocumentPage, responses=_PROBLEMS)
+    async def documents(
+        self,
+        token: Token,
+        request_id: RequestId,
+        limit: Annotated[int, Query(ge=1, le=500)] = 100,
+        after: Annotated[str | None, Query(max_length=64)] = None,
+    ) -> DocumentPage:
+        """List the documents that the caller may see, in order of their id."""
+        async with self._guard.request(token, "rag:view_sources", "documents.list", request_id) as guarded:
+            found = await asyncio.to_thread(self._ledger.list, guarded.principal, limit + 1, after)
+        page = found[:limit]
+        more = page[-1].document_id if len(found) > limit else None
+        return DocumentPage(documents=[_document(record) for record in page], next=more)
+
+    @api.get("/v1/documents/{document_id}", response_model=DocumentBody, responses=_PROBLEMS)
+    async def document(self, document_id: str, token: Token, request_id: RequestId) -> DocumentBody:
+        """Give one document; 404 for unknown and for not yours."""
+        async with self._guard.request(token, "rag:view_sources", "documents.get", request_id) as guarded:
+            found = await asyncio.to_thread(self._ledger.get, guarded.principal, document_id)
+            if found is None:
+                raise NotFound("no such document")
+            return _document(found)
+
+    @api.put("/v1/documents/{document_id}/acl", response_model=DocumentStatus, responses=_PROBLEMS)
+    async def set_rule(self, document_id: str, body: RuleBody, token: Token, request_id: RequestId) -> DocumentStatus:
+        """Change who may read; when this answers, no reader sees the old state."""
+        rule = AccessRule.of(body.allow, body.deny)
+        detail = {"document": document_id[:64]}
+        async with self._guard.request(token, "documents:write", "documents.acl", request_id, detail) as guarded:
+            stored = await self._sync.set_rule.remote(guarded.principal, document_id, rule)
+        return DocumentStatus(document_id=document_id, version=stored.version, status="updated")
+
+    @api.delete("/v1/documents/{document_id}", response_model=DocumentStatus, responses=_PROBLEMS)
+    async def delete(self, document_id: str, token: Token, request_id: RequestId) -> DocumentStatus:
+        """Delete; when this answers, no reader sees it."""
+        detail = {"document": document_id[:64]}
+        async with self._guard.request(token, "documents:delete", "documents.delete", request_id, detail) as guarded:
+            await self._sync.delete.remote(guarded.principal, document_id)
+        return DocumentStatus(document_id=document_id, version=None, status="deleted")
+
+    # ---- probes and metrics
+
+    @api.get("/healthz", response_model=StatusWord)
+    async def healthz(self) -> StatusWord:
+        """Say that this process answers."""
+        return StatusWord(status="ok")
+
+    @api.get("/readyz", response_model=StatusWord)
+    async def readyz(self, response: Response) -> StatusWord:
+        """Say whether questions can be answered: ledger and vector store are there."""
+        ledger = asyncio.to_thread(self._ledger.healthy)
+        store = asyncio.wait_for(self._retrieval.check_health.remote(), 5)
+        checks = await asyncio.gather(ledger, store, return_exceptions=True)
+        if checks == [True, None]:
+            return StatusWord(status="ok")
+        response.status_code = 503
+        return StatusWord(status="unavailable")
+
+    @api.get("/metrics", responses=_PROBLEMS)
+    async def metrics(self, token: Token, request_id: RequestId) -> Response:
+        """Prometheus text of all nodes, for the scrape token or `system:monitor`."""
+        if self._scrape_token is None or not hmac.compare_digest(token.encode(), self._scrape_token.encode()):
+            async with self._guard.request(token, "system:monitor", "metrics", request_id):
+                pass
+        return Response(await asyncio.to_thread(exposition), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    # ---- the middle
+
+    def _check(self, body: QueryRequest) -> None:
+        if len(body.question) > self._args.limits.max_question_chars:
+            raise TooLarge(f"question: at most {self._args.limits.max_question_chars} characters")
+        if not body.question.strip():
+            raise InvalidRequest("question: say something")
+
+    async def _answer(
+        self, body: QueryRequest, options: Options, token: str, request_id: str
+    ) -> AsyncIterator[Text | QueryResponse]:
+        async with self._guard.request(token, ASK, "query", request_id, _noted(body)) as guarded:
+            self._check(body)
+            openai_api.check_model(options.model, self._args.generation.served_name)
+            final = None
+            async for event in self._answering.answer(guarded, body, options):
+                if isinstance(event, QueryResponse):
+                    final = event
+                else:
+                    yield event
+        assert final is not None, "an answer's stream ends in its response"
+        yield final  # behind the audit outcome: no record, no answer
+
+
+async def _streamed(
+    answer: AsyncIterator[Text | QueryResponse],
+    events: Callable[[AsyncIterator[Text | QueryResponse]], AsyncIterator[str]],
+    request_id: str,
+) -> StreamingResponse:
+    """Send server-sent events. What fails before the first event is an ordinary HTTP error; later, an `error` event."""
+    first = await anext(answer)
+
+    async def body() -> AsyncIterator[str]:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(answer.aclose)  # type: ignore[attr-defined]
+            try:
+                async for event in events(_chain(first, answer)):
+                    yield event
+            except Exception as error:  # noqa: BLE001 - the head has left: the error must travel in the stream
+                problem = answer_for(error, request_id).body(request_id)
+                yield f"event: error\ndata: {json.dumps(problem)}\n\n"
+
+    return StreamingResponse(body(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+
+
+async def _chain(first: Text | QueryResponse, rest: AsyncIterator[Text | QueryResponse]) -> AsyncIterator[Any]:
+    yield first
+    async for event in rest:
+        yield event
+
+
+async def _query_events(answer: AsyncIterator[Text | QueryResponse]) -> AsyncIterator[str]:
+    async for event in answer:
+        if isinstance(event, Text):
+            yield f"event: token\ndata: {json.dumps({'text': event.text}, ensure_ascii=False)}\n\n"
+        else:
+            citations = [citation.model_dump() for citation in event.citations]
+            yield f"event: citations\ndata: {json.dumps({'citations': citations}, ensure_ascii=False)}\n\n"
+            yield f"event: done\ndata: {event.model_dump_json()}\n\n"
+
+
+def _noted(body: QueryRequest) -> dict[str, str]:
+    noted = {"question_sha256": question_sha256(body.question)}
+    return noted | ({"purpose": body.purpose} if body.purpose else {})
+
+
+def _hit(hit: Hit) -> HitBody:
+    return HitBody(**{name: getattr(hit, name) for name in HitBody.model_fields})
+
+
+def _document(record: DocumentRecord) -> DocumentBody:
+    return DocumentBody(
+        document_id=record.document_id,
+        external_id=record.external_id,
+        title=record.title,
+        uri=record.uri,
+        version=record.version,
+        chunks=record.chunk_count,
+        updated_at=datetime.fromtimestamp(record.updated_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        source=record.source,
+    )

@@ -1,0 +1,190 @@
+"""The retrieval deployment: rights → search → second gate → fusion → reranking → the gate again → hits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from deployments.calls import idempotent
+from deployments.embedding import QuestionVectors
+from deployments.fusion import Scored, fuse, rerank
+from deployments.metrics import Metrics
+from index.access_rules import LiveDocument, Visible
+from index.analysis import analyse
+from index.document import Hit
+from index.embedding import identify
+from index.ledger import Ledger
+from index.settings import AppArgs
+from index.vectors import Candidate, VectorStore
+from policies.principals import Principal
+
+Mode = Literal["auto", "hybrid", "dense", "keyword"]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What to look for. `keep=False`: leave no trace in caches."""
+
+    question: str
+    top_k: int
+    mode: Mode = "auto"
+    document_ids: tuple[str, ...] | None = None
+    keep: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """Passages that the caller may read, best first, and what it took. `withheld`: found, and held back."""
+
+    hits: tuple[Hit, ...]
+    degraded: tuple[str, ...] = ()
+    withheld: int = 0
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+
+@serve.deployment(name="Retrieval")
+class Retrieval:
+    """Searches within the caller's rights. Raises `Unavailable` when the ledger or the vector store does not answer."""
+
+    def __init__(self, args: AppArgs, embedding: DeploymentHandle[Any], reranking: DeploymentHandle[Any] | None) -> None:
+        self._settings = args.retrieval
+        self._reranking_settings = args.reranking
+        self._embedding = embedding
+        self._reranking = reranking
+        self._ledger = Ledger(args.store.ledger)
+        model = identify(args.embedding)
+        self._store = VectorStore(args.store, model.model_id, model.dim)
+        self._store.open()
+        self._metrics = Metrics("retrieval")
+
+    async def search(self, caller: Principal, search: Search) -> Retrieved:
+        """Find the passages that answer, among those that the caller may read at this moment."""
+        timings: dict[str, float] = {}
+        degraded: list[str] = []
+        visible = await asyncio.to_thread(self._ledger.visible_rules, caller)
+        if visible is None:
+            return Retrieved((), timings_ms=timings)
+        with self._metrics.stage("embedding", timings):
+            vectors = await self._question(search, degraded)
+        with self._metrics.stage("search", timings):
+            dense, keyword = await self._candidates(search, visible, vectors)
+        with self._metrics.stage("gate", timings):
+            candidates = {candidate.chunk_id: candidate for candidate in (*dense, *keyword)}
+            live = await self._gate(candidates.values(), caller)
+        allowed = {key: c for key, c in candidates.items() if _passes(c, live)}
+        fused = fuse(_scored(dense, allowed), _scored(keyword, allowed), self._settings.dense_weight)
+        with self._metrics.stage("reranking", timings):
+            ranked = await self._rerank(search, vectors, fused, allowed, degraded)
+        with self._metrics.stage("gate", timings):
+            best = [allowed[item.id] for item in ranked[: search.top_k]]
+            now = await self._gate(best, caller) if best else {}
+        scores = {item.id: item.score for item in ranked}
+        hits = tuple(_hit(c, now[c.document_id], scores[c.chunk_id]) for c in best if _passes(c, now))
+        withheld = len(candidates) - len(allowed) + len(best) - len(hits)
+        self._metrics.withheld(withheld, "ledger")
+        for stage in degraded:
+            self._metrics.degraded(stage)
+        return Retrieved(hits, tuple(degraded), withheld, timings)
+
+    async def confirm(self, caller: Principal, hits: Sequence[Hit]) -> frozenset[str]:
+        """Give the chunk ids that may still be shown now: the gate for citations, right before they leave."""
+        keys = [(hit.document_id, hit.version, hit.access_id) for hit in hits]
+        live = await asyncio.to_thread(self._ledger.gate, keys, caller)
+        return frozenset(
+            hit.chunk_id
+            for hit, key in zip(hits, keys, strict=True)
+            if hit.document_id in live and live[hit.document_id].key == key
+        )
+
+    async def check_health(self) -> None:
+        """Raise when the store does not answer, so that Serve replaces a replica that lost its connection."""
+        await asyncio.to_thread(self._store.healthy)
+
+    async def _question(self, search: Search, degraded: list[str]) -> QuestionVectors | None:
+        if search.mode == "keyword":
+            return None
+        try:
+            vectors: QuestionVectors = await idempotent(
+                lambda: self._embedding.question.remote(search.question, search.keep)
+            )
+            return vectors
+        except (RayError, RayServeException):
+            degraded.append("embedding")  # keyword search goes on alone
+            return None
+
+    async def _candidates(
+        self, search: Search, visible: Visible, vectors: QuestionVectors | None
+    ) -> tuple[list[Candidate], list[Candidate]]:
+        depth = max(self._settings.depth, search.top_k)
+        tasks = []
+        if vectors is not None:
+            tasks.append(asyncio.to_thread(self._store.search_dense, vectors.dense, visible, depth, search.document_ids))
+        if search.mode != "dense":
+            terms = analyse(search.question)
+            tasks.append(asyncio.to_thread(self._store.search_keyword, terms, visible, depth, search.document_ids))
+        found = await asyncio.gather(*tasks)
+        dense = found[0] if vectors is not None else []
+        keyword = found[-1] if search.mode != "dense" else []
+        return dense, keyword
+
+    async def _gate(self, candidates: Iterable[Candidate], caller: Principal) -> dict[str, LiveDocument]:
+        keys = [(c.document_id, c.version, c.access_id) for c in candidates]
+        return await asyncio.to_thread(self._ledger.gate, keys, caller) if keys else {}
+
+    async def _rerank(
+        self,
+        search: Search,
+        vectors: QuestionVectors | None,
+        fused: list[Scored],
+        allowed: Mapping[str, Candidate],
+        degraded: list[str],
+    ) -> list[Scored]:
+        reranking = self._reranking
+        if reranking is None or not fused:
+            return fused
+        first = [allowed[item.id] for item in fused[: max(self._reranking_settings.depth, search.top_k)]]
+        texts, hashes = [c.text for c in first], [c.text_hash for c in first]
+        try:
+            scores: list[float | None] = await idempotent(
+                lambda: reranking.scores.remote(search.question, vectors, texts, hashes)
+            )
+        except (RayError, RayServeException):
+            degraded.append("reranking")
+            return fused
+        if None in scores:
+            degraded.append("reranking")
+        found = {c.chunk_id: score for c, score in zip(first, scores, strict=True) if score is not None}
+        return rerank(fused, found, self._reranking_settings.weight)
+
+
+def _passes(candidate: Candidate, live: Mapping[str, LiveDocument]) -> bool:
+    document = live.get(candidate.document_id)
+    return document is not None and document.key == (candidate.document_id, candidate.version, candidate.access_id)
+
+
+def _scored(candidates: Sequence[Candidate], allowed: Mapping[str, Candidate]) -> list[Scored]:
+    return [Scored(c.chunk_id, c.score) for c in candidates if c.chunk_id in allowed]
+
+
+def _hit(candidate: Candidate, document: LiveDocument, score: float) -> Hit:
+    return Hit(
+        chunk_id=candidate.chunk_id,
+        document_id=candidate.document_id,
+        version=candidate.version,
+        access_id=candidate.access_id,
+        external_id=document.external_id,
+        title=document.title,
+        uri=document.uri,
+        text=candidate.text,
+        score=round(score, 6),
+        start=candidate.start,
+        end=candidate.end,
+        page=candidate.page,
+    )

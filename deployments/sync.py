@@ -1,0 +1,135 @@
+"""The sync deployment: single documents, through the same stages as bulk, without a job's start."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from ingest.listing import Entry, InlineDocument
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.calls import idempotent
+from index.document import DocumentRef
+from index.embedding import identify
+from index.ledger import Ledger
+from index.ledger_records import StoredDocument
+from index.settings import AppArgs
+from index.vectors import VectorStore
+from ingest.chunking import Chunker
+from ingest.report import Outcome
+from ingest.sandbox import Parser
+from ingest.stages import Embedded, Preparation, change_rights, pipeline_key, stamped, sweep, write
+from policies.access import AccessRule
+from policies.errors import NotFound
+from policies.principals import Principal
+
+UPLOADS = "uploads"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One document from a caller: `inline` text, or a file's bytes in `data` under the name `external_id`."""
+
+    external_id: str
+    uri: str
+    rule: AccessRule
+    title: str | None = None
+    inline: InlineDocument | None = None
+    data: bytes | None = None
+
+
+@serve.deployment(name="Sync")
+class Sync:
+    """Applies changes one document at a time. What it acknowledges is searchable, and gone is gone."""
+
+    def __init__(self, args: AppArgs, embedding: DeploymentHandle[Any]) -> None:
+        parsing = args.ingest.parsing
+        model = identify(args.embedding)
+        self._embedding = embedding
+        self._key = pipeline_key(model.model_id)
+        self._ledger = Ledger(args.store.ledger)
+        self._store = VectorStore(args.store, model.model_id, model.dim)
+        self._store.open()
+        self._prepare = Preparation(
+            self._ledger,
+            Parser(parsing),
+            Chunker(args.ingest.chunking, model.tokenizer_file),
+            parsing.max_attempts,
+            int(parsing.max_file_mb * 1_000_000),
+        )
+        self._parsing = asyncio.Lock()  # one parser child
+
+    async def put(self, caller: Principal, upload: Upload, may_overwrite: bool) -> Outcome:
+        """Index a document, or its next version. `may_overwrite`: also what others uploaded and the caller may read.
+
+        An id belongs to its uploader: the same id from somebody else is another document, so that nobody can
+        overwrite, or learn of, what they may not see.
+        """
+        entry = await asyncio.to_thread(self._entry, caller, upload, may_overwrite)
+        async with self._parsing:
+            prepared = await asyncio.to_thread(self._prepare, entry, caller.subject, upload.data)
+        if isinstance(prepared, Outcome):
+            return await self._unchanged(prepared, entry)
+        vectors, computed = await idempotent(lambda: self._embedding.passages.remote(prepared.texts))
+        embedded = Embedded(prepared, tuple(vectors), sum(computed))
+        return (await asyncio.to_thread(write, [embedded], self._ledger, self._store, f"upload-{uuid.uuid4().hex}"))[0]
+
+    async def set_rule(self, caller: Principal, document_id: str, rule: AccessRule) -> StoredDocument:
+        """Change who may read. Raises `NotFound` unless the caller may read the document or uploaded it."""
+        stored = await asyncio.to_thread(self._managed, caller, document_id)
+        await asyncio.to_thread(change_rights, document_id, rule, self._ledger, self._store)
+        return stored
+
+    async def delete(self, caller: Principal, document_id: str) -> StoredDocument:
+        """Delete. From the ledger's commit on no reader sees it; its rows go right after. Raises as `set_rule`."""
+        stored = await asyncio.to_thread(self._managed, caller, document_id)
+        await asyncio.to_thread(self._ledger.delete, [document_id])
+        await asyncio.to_thread(sweep, self._ledger, self._store, [document_id])
+        return stored
+
+    async def check_health(self) -> None:
+        """Raise when the store does not answer."""
+        await asyncio.to_thread(self._store.healthy)
+
+    async def _unchanged(self, outcome: Outcome, entry: Entry) -> Outcome:
+        if outcome.status == "unchanged":  # the same text may come under other rights
+            await asyncio.to_thread(change_rights, outcome.document_id, entry.ref.rule, self._ledger, self._store)
+        return outcome
+
+    def _entry(self, caller: Principal, upload: Upload, may_overwrite: bool) -> Entry:
+        content = upload.data if upload.inline is None else f"{upload.title}\n{upload.inline.text}".encode()
+        source, external_id = self._place(caller, upload.external_id, may_overwrite)
+        ref = DocumentRef(
+            tenant=caller.tenant,
+            source=source,
+            external_id=external_id,
+            uri=upload.uri,
+            title=upload.title,
+            fingerprint=hashlib.sha256(content or b"").hexdigest(),
+            rule=upload.rule,
+            size_bytes=len(content or b""),
+        )
+        return stamped(Entry(ref=ref, location=None, inline=upload.inline, error=None), self._key)
+
+    def _place(self, caller: Principal, external_id: str, may_overwrite: bool) -> tuple[str, str]:
+        own = f"{UPLOADS}/{caller.subject}"
+        if not may_overwrite:
+            return own, external_id
+        tenant_id = self._ledger.tenant_id(caller.tenant)
+        for stored in self._ledger.find(tenant_id, external_id=external_id):
+            record = self._ledger.get(caller, stored.document_id)
+            if record is not None and record.source.startswith(f"{UPLOADS}/"):
+                return record.source, external_id
+        return own, external_id
+
+    def _managed(self, caller: Principal, document_id: str) -> StoredDocument:
+        stored = self._ledger.document(document_id)
+        if stored is None or stored.deleted or stored.tenant_id != self._ledger.find_tenant(caller.tenant):
+            raise NotFound("no such document")
+        if stored.owner != caller.subject and self._ledger.get(caller, document_id) is None:
+            raise NotFound("no such document")
+        return stored

@@ -1,0 +1,1 @@
+"""The one description of a document, a chunk, an embedding, and the places they live."""

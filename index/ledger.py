@@ -1,0 +1,414 @@
+"""The ledger: which documents there are, which version of each is live, and what became of their attempts.
+
+It is the truth; the rows in the vector store are derived from it. A version is written beside the live one, then
+`flip` moves the pointer, then the old rows go:
+
+    begin_attempt → (parse) → begin_version → (write chunks) → flip → stale_versions → (delete chunks) → forget_versions
+
+A process may die between any two of these: the live version stays live, and the next run takes the document up
+again. Whatever changes a document first locks its row (SQLite: the database), so its changes happen one by one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy.engine import Connection
+
+from index.access_rules import AccessRules
+from index.dead_letters import DeadLetters
+from index.document import DocumentRef
+from index.ledger_records import (
+    DocumentRecord,
+    KnownDocument,
+    LedgerCounts,
+    NewVersion,
+    RuleChange,
+    StaleVersion,
+    StoredDocument,
+    WrittenVersion,
+)
+from index.ledger_schema import (
+    LIVE,
+    RETIRED,
+    WRITING,
+    access_rules,
+    dead_letters,
+    documents,
+    index_state,
+    open_database,
+    sources,
+    storable,
+    tenants,
+    versions,
+)
+from index.sources import Sources
+from policies.access import AccessRule
+from policies.errors import NotFound, Unavailable
+from policies.principals import Principal
+
+Item = TypeVar("Item", NewVersion, WrittenVersion)
+
+PAGE_ROWS = 5_000
+BATCH = 1_000
+FEW_RULES = 500  # up to here their documents are looked up; beyond, walking all documents soon finds a page
+
+
+class Ledger:
+    """The ledger at an SQLAlchemy URL: `sqlite:///file` or `postgresql+psycopg://…`. Safe to use from many threads.
+
+    Every method is one short transaction, except where it says otherwise, and raises `Unavailable` when the
+    database does not answer. The constructor creates missing tables and raises `ConfigurationError` for a URL
+    that cannot work or a ledger that another version of this program wrote.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._database = open_database(url)
+        self._sources = Sources(self._database)
+        self._rules = AccessRules(self._database)
+        self._failures = DeadLetters(self._database, self._sources)
+        # Each noun has its file; here they are one surface, and the names are the same.
+        self.tenant_id = self._sources.tenant_id
+        self.find_tenant = self._sources.find_tenant
+        self.source_id = self._sources.source_id
+        self.cursor = self._sources.cursor
+        self.set_cursor = self._sources.set_cursor
+        self.intern_rule = self._rules.intern_rule
+        self.rule = self._rules.rule
+        self.visible_rules = self._rules.visible_rules
+        self.gate = self._rules.gate
+        self.begin_attempt = self._failures.begin_attempt
+        self.reject = self._failures.reject
+        self.dead_letters = self._failures.dead_letters
+
+    # ---- writing a document
+
+    def begin_version(
+        self, ref: DocumentRef, content_hash: str, chunk_count: int, run_id: str, owner: str | None = None
+    ) -> int:
+        """Open a document's next version for writing and give its number, as `begin_versions` does."""
+        return self.begin_versions([NewVersion(ref, content_hash, chunk_count, owner)], run_id)[0]
+
+    def begin_versions(self, begun: Sequence[NewVersion], run_id: str) -> Sequence[int]:
+        """Open the next version of each document for writing and give the numbers; none is ever given twice.
+
+        Nothing becomes visible. An earlier version that is still being written is abandoned: its flip will
+        fail. One transaction, thus one wait for the disk, for all of them.
+        """
+        places = {id(new): self._place(new.ref) for new in begun}
+
+        def work(connection: Connection) -> Sequence[int]:
+            numbers = {id(new): self._begin(connection, new, run_id, *places[id(new)]) for new in _in_order(begun)}
+            return [numbers[id(new)] for new in begun]
+
+        return self._database.write(work)
+
+    def flip(self, ref: DocumentRef, version: int, title: str | None = None) -> bool:
+        """Make `version` the live one, as `flip_versions` does."""
+        return self.flip_versions([WrittenVersion(ref, version, title)])[0]
+
+    def flip_versions(self, written: Sequence[WrittenVersion]) -> Sequence[bool]:
+        """Make each version the live one, with what its `ref` says of the document; the rule is `ref.rule`.
+
+        A compare-and-set for each, in one transaction for all: it holds only if the version is still the newest
+        one, still being written, and the document was neither deleted nor given another rule since
+        `begin_version` (or a revoked right would come back with the new text). Then the former live version is
+        retired, and attempts and dead letter are forgotten. The title is the content's, else the source's, else
+        the external id.
+
+        False for one that was overtaken: it is stale now, and its writer deletes the chunks that it wrote.
+        Calling again after True gives True.
+        """
+        places = {id(item): self._place(item.ref) for item in written}
+
+        def work(connection: Connection) -> Sequence[bool]:
+            done = {id(item): self._flip(connection, item, places[id(item)][2]) for item in _in_order(written)}
+            self._failures.clear(connection, [item.ref.document_id for item in written if done[id(item)]])
+            return [done[id(item)] for item in written]
+
+        return self._database.write(work)
+
+    def touch(self, document_id: str, fingerprint: str, uri: str, title: str | None = None) -> bool:
+        """Record that the content is the same under a new fingerprint, URI or title. False: nothing is live."""
+        changes = {"fingerprint": storable(fingerprint), "uri": storable(uri), "updated_at": time.time()}
+        if title is not None:
+            changes["title"] = storable(title)
+        live = documents.c.document_id == document_id, documents.c.version.is_not(None)
+
+        def work(connection: Connection) -> bool:
+            touched = connection.execute(documents.update().where(*live).values(**changes)).rowcount > 0
+            if touched:
+                self._failures.clear(connection, [document_id])
+            return touched
+
+        return self._database.write(work)
+
+    def set_rule(self, document_id: str, rule: AccessRule) -> RuleChange:
+        """Give a document another rule. It holds at once: chunks that carry the old id no longer pass the gate.
+
+        Raises `NotFound` for a document that is unknown or deleted.
+        """
+        stored = self.document(document_id)
+        if stored is None or stored.deleted:
+            raise NotFound(f"no document {document_id}")
+        access_id = self.intern_rule(stored.tenant_id, rule)
+
+        def work(connection: Connection) -> RuleChange:
+            document = _lock(connection, document_id)
+            if document is None or document.deleted:
+                raise NotFound(f"no document {document_id}")
+            _update(connection, document_id, {"access_id": access_id, "updated_at": time.time()})
+            return RuleChange(document.access_id, access_id, document.version, document.chunk_count)
+
+        return self._database.write(work)
+
+    def delete(self, document_ids: Sequence[str]) -> int:
+        """Delete documents and give how many there were. It holds at once, also against a `flip` on its way.
+
+        Attempts and dead letters of these ids go too, also where no document came of them. One transaction.
+        """
+        ids = sorted({storable(document_id) for document_id in document_ids})  # one order of locks: no deadlock
+        gone = {"deleted": True, "version": None, "chunk_count": 0, "updated_at": time.time()}
+
+        def work(connection: Connection) -> int:
+            count = 0
+            for batch in _batches(ids):
+                chosen = self._database.values(batch)
+                # All of them, also what is deleted: it may be on its way back, and its new version is live then.
+                held = select(documents.c.document_id).where(documents.c.document_id.in_(chosen))
+                connection.execute(held.order_by(documents.c.document_id).with_for_update()).all()
+                doomed = documents.c.document_id.in_(chosen), documents.c.deleted.is_(False)
+                count += connection.execute(documents.update().where(*doomed).values(**gone)).rowcount
+                connection.execute(_state(RETIRED).where(versions.c.document_id.in_(chosen)))
+                self._failures.clear(connection, batch)
+            return count
+
+        return self._database.write(work)
+
+    def stale_versions(
+        self, document_ids: Sequence[str] | None = None, abandoned_after_s: float | None = None
+    ) -> Sequence[StaleVersion]:
+        """List versions whose chunks can go: retired ones, and those whose writer was overtaken.
+
+        With `abandoned_after_s` also those begun longer ago than that and never finished. That is safe while
+        their writer lives: once `forget_versions` was called, its `flip` fails.
+        """
+        stale = or_(
+            versions.c.state == RETIRED,
+            and_(versions.c.state == WRITING, versions.c.version < documents.c.last_version),
+        )
+        if abandoned_after_s is not None:
+            begun_before = versions.c.started_at <= time.time() - abandoned_after_s
+            stale = or_(stale, and_(versions.c.state == WRITING, begun_before))
+        rows = select(versions.c.document_id, versions.c.version, versions.c.chunk_count)
+        rows = rows.join_from(versions, documents).where(versions.c.state != LIVE, stale)
+        if document_ids is not None:
+            rows = rows.where(versions.c.document_id.in_(self._database.values(document_ids)))
+        rows = rows.order_by(versions.c.document_id, versions.c.version)
+        return self._database.read(lambda connection: [StaleVersion(*row) for row in connection.execute(rows)])
+
+    def forget_versions(self, stale: Sequence[StaleVersion]) -> None:
+        """Remove the rows of versions whose chunks the store has deleted. A live version is never forgotten."""
+
+        def work(connection: Connection) -> None:
+            for item in sorted(stale, key=lambda item: (item.document_id, item.version)):
+                connection.execute(
+                    versions.delete().where(
+                        versions.c.document_id == item.document_id,
+                        versions.c.version == item.version,
+                        versions.c.state != LIVE,
+                    )
+                )
+
+        self._database.write(work)
+
+    # ---- asking
+
+    def known(self, source_id: int) -> Iterator[KnownDocument]:
+        """Go through a source's documents that are not deleted, by id, in pages of one short read each."""
+        rows = select(*(documents.c[field] for field in KnownDocument.__slots__))
+        rows = rows.where(documents.c.source_id == source_id, documents.c.deleted.is_(False))
+        rows = rows.order_by(documents.c.document_id).limit(PAGE_ROWS)
+        after = ""
+        while page := self._rows(rows.where(documents.c.document_id > after)):
+            yield from (KnownDocument(*row) for row in page)
+            after = page[-1].document_id
+
+    def get(self, caller: Principal, document_id: str) -> DocumentRecord | None:
+        """Give a document that the caller may read; `None` for unknown and forbidden alike."""
+        rows = self._rows(self._records(caller).where(documents.c.document_id == storable(document_id)))
+        return DocumentRecord(*rows[0]) if rows else None
+
+    def list(self, caller: Principal, limit: int, after: str | None = None) -> Sequence[DocumentRecord]:
+        """Give up to `limit` documents that the caller may read, by document id, from behind `after`."""
+        rows = self._records(caller).order_by(documents.c.document_id).limit(limit)
+        visible = self.visible_rules(caller)
+        if visible is None:
+            return []
+        if len(visible.access_ids) <= FEW_RULES:
+            rows = rows.where(documents.c.access_id.in_(visible.access_ids))
+        if after is not None:
+            rows = rows.where(documents.c.document_id > storable(after))
+        return [DocumentRecord(*row) for row in self._rows(rows)]
+
+    def find(
+        self, tenant_id: int, source_id: int | None = None, external_id: str | None = None
+    ) -> Sequence[StoredDocument]:
+        """Give a tenant's documents that are not deleted, whoever may see them, by document id."""
+        rows = _stored().where(documents.c.tenant_id == tenant_id, documents.c.deleted.is_(False))
+        if source_id is not None:
+            rows = rows.where(documents.c.source_id == source_id)
+        if external_id is not None:
+            rows = rows.where(documents.c.external_id == storable(external_id))
+        return [StoredDocument(*row) for row in self._rows(rows.order_by(documents.c.document_id))]
+
+    def document(self, document_id: str) -> StoredDocument | None:
+        """Give a document's row in whatever state it is, whoever may see it."""
+        rows = self._rows(_stored().where(documents.c.document_id == storable(document_id)))
+        return StoredDocument(*rows[0]) if rows else None
+
+    def counts(self) -> LedgerCounts:
+        """Count what the ledger holds. One statement; it reads whole indexes, so it is for status pages."""
+        live = documents.c.version.is_not(None)
+
+        def number(table: Any, *where: Any) -> Any:
+            return select(func.count()).select_from(table).where(*where).scalar_subquery()
+
+        rows = select(
+            number(tenants),
+            number(sources),
+            number(documents, live),
+            select(func.coalesce(func.sum(documents.c.chunk_count), 0)).where(live).scalar_subquery(),
+            number(access_rules),
+            number(versions, versions.c.state == WRITING),
+            number(versions, versions.c.state == RETIRED),
+            number(dead_letters),
+        )
+        return LedgerCounts(*(int(count) for count in self._rows(rows)[0]))
+
+    # ---- the index's own state
+
+    def state(self, key: str) -> str | None:
+        """Give a fact about the index, such as the live collection's name; `None` when never set."""
+        found = select(index_state.c.value).where(index_state.c.key == key)
+        return self._database.read(lambda connection: connection.scalar(found))
+
+    def set_state(self, key: str, value: str) -> None:
+        """Record a fact about the index."""
+        row = self._database.insert(index_state).values(key=key, value=value)
+        row = row.on_conflict_do_update(index_elements=["key"], set_={"value": value})
+        self._database.write(lambda connection: connection.execute(row))
+
+    def healthy(self) -> bool:
+        """Say whether the database answers."""
+        try:
+            return self._database.read(lambda connection: connection.scalar(select(1))) == 1
+        except Unavailable:
+            return False
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self._database.dispose()
+
+    def _place(self, ref: DocumentRef) -> tuple[int, int, int]:
+        tenant_id, source_id = self._sources.place(ref.tenant, ref.source)
+        return tenant_id, source_id, self.intern_rule(tenant_id, ref.rule)
+
+    def _begin(
+        self, connection: Connection, new: NewVersion, run_id: str, tenant_id: int, source_id: int, access_id: int
+    ) -> int:
+        ref, now = new.ref, time.time()
+        fresh = {"access_id": access_id, "fingerprint": "", "content_hash": "", "chunk_count": 0, "deleted": False}
+        told = {"uri": storable(ref.uri), "title": _title(ref, None), "owner": new.owner and storable(new.owner)}
+        place = {"tenant_id": tenant_id, "source_id": source_id, "external_id": storable(ref.external_id)}
+        row = self._database.insert(documents).values(
+            document_id=ref.document_id, last_version=0, created_at=now, updated_at=now, **place, **fresh, **told
+        )
+        connection.execute(row.on_conflict_do_nothing())
+        document = _lock(connection, ref.document_id)
+        changes: dict[str, Any] = {"last_version": document.last_version + 1}
+        if document.version is None:  # nothing is live that these would misdescribe
+            changes |= fresh
+        if document.deleted:
+            changes |= told
+        _update(connection, ref.document_id, changes)
+        connection.execute(
+            versions.insert().values(
+                document_id=ref.document_id,
+                version=changes["last_version"],
+                state=WRITING,
+                content_hash=new.content_hash,
+                chunk_count=new.chunk_count,
+                begun_access_id=changes.get("access_id", document.access_id),
+                run_id=run_id,
+                started_at=now,
+            )
+        )
+        return int(changes["last_version"])
+
+    def _flip(self, connection: Connection, written: WrittenVersion, access_id: int) -> bool:
+        ref, version = written.ref, written.version
+        here = versions.c.document_id == ref.document_id
+        document = _lock(connection, ref.document_id)
+        begun = connection.execute(select(versions).where(here, versions.c.version == version)).one_or_none()
+        if document is None or begun is None or begun.state != WRITING:
+            return begun is not None and begun.state == LIVE
+        if document.last_version != version or document.access_id != begun.begun_access_id:
+            connection.execute(_state(RETIRED).where(here, versions.c.version == version))
+            return False
+        connection.execute(_state(RETIRED).where(here, versions.c.state == LIVE))
+        connection.execute(_state(LIVE).where(here, versions.c.version == version))
+        changes = {
+            "version": version,
+            "chunk_count": begun.chunk_count,
+            "content_hash": begun.content_hash,
+            "fingerprint": storable(ref.fingerprint),
+            "access_id": access_id,
+            "title": _title(ref, written.title),
+            "uri": storable(ref.uri),
+            "updated_at": time.time(),
+        }
+        _update(connection, ref.document_id, changes)
+        return True
+
+    def _records(self, caller: Principal) -> Select[Any]:
+        fields = [documents.c[field] for field in DocumentRecord.__slots__ if field != "source"]
+        rows = select(*fields, sources.c.name).join_from(documents, sources, documents.c.source_id == sources.c.id)
+        return rows.where(self._rules.shown_to(caller))
+
+    def _rows(self, rows: Select[Any]) -> Sequence[Any]:
+        return self._database.read(lambda connection: connection.execute(rows).all())
+
+
+def _lock(connection: Connection, document_id: str) -> Any:
+    row = documents.c.version, documents.c.last_version, documents.c.access_id, documents.c.deleted
+    found = select(*row, documents.c.chunk_count).where(documents.c.document_id == document_id).with_for_update()
+    return connection.execute(found).one_or_none()
+
+
+def _update(connection: Connection, document_id: str, changes: dict[str, Any]) -> None:
+    connection.execute(documents.update().where(documents.c.document_id == document_id).values(**changes))
+
+
+def _state(state: str) -> Any:
+    return versions.update().values(state=state)
+
+
+def _stored() -> Select[Any]:
+    return select(*(documents.c[field] for field in StoredDocument.__slots__))
+
+
+def _title(ref: DocumentRef, title: str | None) -> str:
+    return storable(title or ref.title or ref.external_id)
+
+
+def _in_order(items: Sequence[Item]) -> Sequence[Item]:
+    """One order of locks for all writers, so that two batches with the same documents cannot deadlock."""
+    return sorted(items, key=lambda item: item.ref.document_id)
+
+
+def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[start : start + BATCH] for start in range(0, len(ids), BATCH))

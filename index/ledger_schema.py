@@ -1,0 +1,149 @@
+"""The ledger's tables. Times are Unix seconds; booleans and counts are never null."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from index.database import Database
+
+VERSION = 1
+WRITING, LIVE, RETIRED = "writing", "live", "retired"
+# FULL: an acknowledged document must outlive a power cut. WAL: readers never wait for a writer.
+PRAGMAS = {"journal_mode": "WAL", "synchronous": "FULL", "foreign_keys": "ON"}
+
+metadata = MetaData()
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+)
+
+sources = Table(
+    "sources",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("uri", Text, nullable=False),
+    UniqueConstraint("tenant_id", "name"),
+)
+
+cursors = Table(
+    "cursors",
+    metadata,
+    Column("source_id", ForeignKey("sources.id"), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+access_rules = Table(
+    "access_rules",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
+    Column("key_hash", String(64), nullable=False),
+    UniqueConstraint("tenant_id", "key_hash"),
+    Index("access_rules_newest", "tenant_id", "id"),
+    sqlite_autoincrement=True,  # an id that chunks may still carry is never given to another rule
+)
+
+access_members = Table(
+    "access_members",
+    metadata,
+    Column("access_id", ForeignKey("access_rules.id"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("deny", Boolean, primary_key=True),
+    Column("tenant_id", Integer, nullable=False),
+    Index("access_members_by_name", "tenant_id", "name", "access_id", "deny"),
+    sqlite_with_rowid=False,
+)
+
+documents = Table(
+    "documents",
+    metadata,
+    Column("document_id", String(32), primary_key=True),
+    Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
+    Column("source_id", ForeignKey("sources.id"), nullable=False),
+    Column("external_id", Text, nullable=False),
+    Column("uri", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("owner", Text),
+    Column("fingerprint", Text, nullable=False),
+    Column("content_hash", Text, nullable=False),
+    Column("version", Integer),  # the live one; null: nothing of this document is visible
+    Column("last_version", Integer, nullable=False),  # ever given out: a number is never used twice
+    Column("chunk_count", Integer, nullable=False),
+    Column("access_id", ForeignKey("access_rules.id"), nullable=False),
+    Column("deleted", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Index("documents_by_source", "source_id", "document_id"),
+    Index("documents_by_tenant", "tenant_id", "document_id"),
+    Index("documents_by_rule", "access_id", "document_id"),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("document_id", ForeignKey("documents.document_id"), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("state", String(8), nullable=False),
+    Column("content_hash", Text, nullable=False),
+    Column("chunk_count", Integer, nullable=False),
+    Column("begun_access_id", Integer, nullable=False),  # the document's rule when the writing began
+    Column("run_id", Text, nullable=False),
+    Column("started_at", Double, nullable=False),
+    Index("versions_by_state", "state"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("document_id", String(32), primary_key=True),  # may not be in documents yet
+    Column("fingerprint", Text, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("last_at", Double, nullable=False),
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("document_id", String(32), primary_key=True),
+    Column("source_id", ForeignKey("sources.id"), nullable=False),
+    Column("external_id", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("uri", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
+index_state = Table(
+    "index_state",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+
+def open_database(url: str) -> Database:
+    """Open the ledger's database and create what is missing. Raises as `Database` does."""
+    return Database(url, metadata, "ledger", VERSION, PRAGMAS)
+
+
+def storable(text: str) -> str:
+    """Replace what a text column cannot hold: NUL (PostgreSQL) and lone surrogates (file names that are no UTF-8)."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,302 @@
+"""The whole configuration: the `args` of `serve_config.yaml`, read alike by questions, ingestion and operations.
+
+Paths may hold `${data_dir}`, which `load` replaces. Secrets are never values here: a setting that ends in
+`_file` names a mounted file, one that ends in `_env` an environment variable.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from policies.errors import ConfigurationError
+
+DATA_DIR_VARIABLE = "RAYRAG_DATA_DIR"
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClaimNames(Section):
+    """Which claims of an issuer's tokens carry the tenant, the roles and the groups."""
+
+    tenant: str = "tenant"
+    roles: str = "roles"
+    groups: str = "groups"
+
+
+class IssuerSettings(Section):
+    """One token issuer. Exactly one of `key_file` (a PEM file) and `jwks_uri` gives its keys."""
+
+    issuer: str
+    audience: str
+    algorithms: list[Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"]] = Field(
+        min_length=1
+    )
+    key_file: str | None = None
+    jwks_uri: str | None = None
+    tenant: str | None = Field(default=None, description="fixed tenant for issuers that serve one tenant only")
+    claims: ClaimNames = ClaimNames()
+    development: bool = Field(default=False, description="`rayrag token` signs for this issuer; key_file is generated")
+
+    @model_validator(mode="after")
+    def _one_key_source(self) -> IssuerSettings:
+        if (self.key_file is None) == (self.jwks_uri is None):
+            raise ValueError("give exactly one of key_file and jwks_uri")
+        if self.development and self.key_file is None:
+            raise ValueError("a development issuer needs key_file")
+        return self
+
+
+class IdentitySettings(Section):
+    """Whom to believe."""
+
+    issuers: list[IssuerSettings] = Field(min_length=1)
+    leeway_s: int = Field(default=30, ge=0, le=300)
+    max_token_bytes: int = Field(default=16_384, ge=512, le=65_536)
+    roles: dict[str, list[str]] = Field(default_factory=dict, description="added to, or in place of, the default roles")
+    scrape_token_file: str | None = Field(default=None, description="a file with the token that may read /metrics")
+
+
+class StoreSettings(Section):
+    """Where rows live. `uri`: any Milvus; `ledger`: an SQLAlchemy URL."""
+
+    uri: str = "http://127.0.0.1:19530"
+    token_env: str | None = None
+    database: str = "default"
+    ledger: str = "sqlite:///${data_dir}/ledger.sqlite"
+    embeddings: str = Field(
+        default="sqlite:///${data_dir}/embeddings.sqlite", description="cache of dense and token vectors"
+    )
+    audit: str = "sqlite:///${data_dir}/audit.sqlite"
+    dense_index: Literal["FLAT", "HNSW", "AUTOINDEX"] = "FLAT"
+    consistency: Literal["Strong", "Bounded", "Session", "Eventually"] = "Strong"
+    timeout_s: float = Field(default=10.0, gt=0)
+
+
+class EmbeddingSettings(Section):
+    """The model that turns text into vectors. `model` is a directory; none means the packaged all-MiniLM-L6-v2."""
+
+    model: str | None = None
+    sha256: str | None = Field(default=None, description="expected hash of model.safetensors")
+    backend: Literal["auto", "openvino", "torch"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_tokens: int = Field(default=256, ge=16, le=32_768)
+    batch_size: int = Field(default=32, ge=1, le=4096)
+    batch_wait_s: float = Field(default=0.002, ge=0, le=1)
+    threads: int = Field(default=0, ge=0, description="0: as many as the machine has")
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    token_vectors: bool = Field(default=True, description="keep int8 token vectors for late-interaction reranking")
+    query_cache: int = Field(default=4096, ge=0)
+
+
+class ChunkingSettings(Section):
+    """Sizes in tokens of the embedding model."""
+
+    max_tokens: int = Field(default=200, ge=32, le=8192)
+    overlap_tokens: int = Field(default=0, ge=0, le=512)
+
+
+class ParsingSettings(Section):
+    """Limits of the child process that reads files."""
+
+    memory_mb: int = Field(default=512, ge=128)
+    timeout_s: float = Field(default=60.0, gt=0)
+    max_file_mb: float = Field(default=100.0, gt=0)
+    max_attempts: int = Field(default=3, ge=1)
+
+
+class IngestSettings(Section):
+    """The bulk pipeline."""
+
+    parse_cpus: float = Field(default=0.25, gt=0)
+    parse_concurrency: int = Field(default=2, ge=1)
+    embed_actors: int = Field(default=1, ge=1)
+    embed_cpus: float = Field(default=0.5, gt=0)
+    embed_gpus: float = Field(default=0.0, ge=0, description="GPU fraction of an embedding actor; 0: use the CPU")
+    batch_documents: int = Field(default=64, ge=1)
+    write_cpus: float = Field(default=0.25, gt=0)
+    write_concurrency: int = Field(default=1, ge=1)
+    parsing: ParsingSettings = ParsingSettings()
+    chunking: ChunkingSettings = ChunkingSettings()
+
+
+class RetrievalSettings(Section):
+    """How passages are found."""
+
+    depth: int = Field(default=60, ge=1, le=1000, description="candidates taken from each of dense and keyword search")
+    dense_weight: float = Field(default=0.5, ge=0, le=1)
+
+
+class RerankingSettings(Section):
+    """How candidates are ordered. `cross_encoder` needs `model`, a directory with a sequence-classification model."""
+
+    kind: Literal["late_interaction", "cross_encoder", "none"] = "late_interaction"
+    model: str | None = None
+    depth: int = Field(default=30, ge=1, le=1000)
+    weight: float = Field(default=0.5, ge=0, le=1, description="share of the reranker's score in the final score")
+    batch_size: int = Field(default=32, ge=1)
+
+    @model_validator(mode="after")
+    def _model_for_cross_encoder(self) -> RerankingSettings:
+        if self.kind == "cross_encoder" and not self.model:
+            raise ValueError("kind cross_encoder needs model, a directory")
+        return self
+
+
+class GenerationSettings(Section):
+    """Who writes the answer: `extractive` quotes, `vllm` and `openai` write."""
+
+    kind: Literal["extractive", "vllm", "openai"] = "extractive"
+    fallback: Literal["extractive", "none"] = "extractive"
+    model: str | None = Field(default=None, description="vllm: a directory or model id; openai: the model's name there")
+    served_name: str = "rayrag"
+    base_url: str | None = None
+    api_key_env: str | None = None
+    api_key_file: str | None = None
+    max_tokens: int = Field(default=512, ge=1, le=32_768)
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    context_chunks: int = Field(default=8, ge=1, le=50)
+    timeout_s: float = Field(default=120.0, gt=0)
+    engine: dict[str, Any] = Field(default_factory=dict, description="vLLM engine arguments, as vLLM names them")
+    accelerator: str | None = None
+    placement: list[dict[str, float]] | None = Field(default=None, description="placement group bundles for vLLM")
+    environment: dict[str, str] = Field(default_factory=dict, description="environment of the vLLM replicas")
+    min_support: float = Field(default=0.35, ge=0, le=1, description="extractive: below this, abstain")
+
+    @model_validator(mode="after")
+    def _model_where_needed(self) -> GenerationSettings:
+        if self.kind != "extractive" and not self.model:
+            raise ValueError(f"kind {self.kind} needs model")
+        if self.kind == "openai" and not self.base_url:
+            raise ValueError("kind openai needs base_url")
+        return self
+
+
+class LimitSettings(Section):
+    """What a request may ask for."""
+
+    max_question_chars: int = Field(default=8_000, ge=16)
+    max_body_bytes: int = Field(default=1_000_000, ge=1_000)
+    max_upload_mb: float = Field(default=100.0, gt=0)
+    request_timeout_s: float = Field(default=120.0, gt=0)
+
+
+class AppArgs(Section):
+    """Everything `deployments.app:build` needs."""
+
+    data_dir: str = ".rayrag"
+    identity: IdentitySettings
+    store: StoreSettings = StoreSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    ingest: IngestSettings = IngestSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    reranking: RerankingSettings = RerankingSettings()
+    generation: GenerationSettings = GenerationSettings()
+    limits: LimitSettings = LimitSettings()
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        return str(Path(value).expanduser().absolute())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            data_dir = str(Path(values.get("data_dir") or ".rayrag").expanduser().absolute())
+            store = values.get("store") or {}
+            if isinstance(store, dict):
+                values = {**values, "store": {**StoreSettings().model_dump(), **store}}
+            return _replace(values, data_dir)
+        return values
+
+
+def _replace(value: Any, data_dir: str) -> Any:
+    if isinstance(value, str):
+        return value.replace("${data_dir}", data_dir)
+    if isinstance(value, dict):
+        return {key: _replace(item, data_dir) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replace(item, data_dir) for item in value]
+    return value
+
+
+def application_args(serve_config: Path) -> dict[str, Any]:
+    """Read the `args` of the one application in a Serve configuration file.
+
+    Raises `ConfigurationError` for a file that is missing, is no YAML or names no application of ours.
+    """
+    try:
+        document = yaml.safe_load(serve_config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{serve_config}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{serve_config}: no valid YAML: {' '.join(str(error).split())}") from error
+    applications = document.get("applications") if isinstance(document, dict) else None
+    for application in applications or []:
+        if isinstance(application, dict) and application.get("import_path") == "deployments.app:build":
+            args = application.get("args")
+            return dict(args) if isinstance(args, dict) else {}
+    raise ConfigurationError(f"{serve_config}: applications[] has none with import_path deployments.app:build")
+
+
+def load(serve_config: Path, data_dir: str | None = None) -> AppArgs:
+    """Read and check the configuration.
+
+    The data directory is `data_dir`, else the environment's `RAYRAG_DATA_DIR` (which `rayrag up` sets for the whole
+    cluster, so that jobs agree with the deployments whatever their working directory), else the file's. Raises `ConfigurationError` naming each wrong key's path and what is allowed there.
+    """
+    args = application_args(serve_config)
+    data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE)
+    if data_dir:
+        args["data_dir"] = data_dir
+    return parse(args, str(serve_config))
+
+
+def parse(args: dict[str, Any], where: str = "args") -> AppArgs:
+    """Check the configuration's values. Raises `ConfigurationError` as `load` does."""
+    try:
+        return AppArgs.model_validate(args)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            path = ".".join(str(part) for part in problem["loc"])
+            lines.append(f"{where}: args.{path}: {problem['msg']}{_allowed(problem)}")
+        raise ConfigurationError("\n".join(lines)) from error
+
+
+def _allowed(problem: Any) -> str:
+    if problem["type"] != "extra_forbidden":
+        return ""
+    model: Any = AppArgs
+    for part in problem["loc"][:-1]:
+        if not isinstance(part, str):
+            continue
+        annotation = model.model_fields[part].annotation
+        inner = getattr(annotation, "__args__", None)
+        model = inner[0] if inner and hasattr(inner[0], "model_fields") else annotation
+    return f"; allowed here: {', '.join(sorted(model.model_fields))}"
+
+
+def read_secret(name_file: str | None, name_env: str | None) -> str | None:
+    """Fetch a secret from a mounted file, else from the environment. Raises `ConfigurationError` when it is absent."""
+    if name_file:
+        try:
+            return Path(name_file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigurationError(f"secret file {name_file}: {error.strerror or error}") from error
+    if name_env:
+        value = os.environ.get(name_env)
+        if not value:
+            raise ConfigurationError(f"environment variable {name_env} is not set")
+        return value
+    return None

@@ -1,0 +1,327 @@
+"""The vector store: one Milvus collection per embedding model and schema, one alias that names the live one.
+
+The same client code talks to Milvus Lite, standalone and distributed. Rows are derived from the ledger: a row
+counts only while the ledger names its (document, version, access rule).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+
+from index.access_rules import Visible
+from index.document import Vector, chunk_id
+from index.settings import StoreSettings, read_secret
+from policies.errors import InvalidRequest, Unavailable
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient
+
+SCHEMA_VERSION = 1
+LIVE_ALIAS = "rayrag_live"
+MAX_TEXT_BYTES = 65_535
+ROWS_PER_CALL = 512
+# Milvus caps a search at 16,384 results and a gRPC message at 64 MiB by default.
+MAX_LIMIT = 1_000
+_FIELDS = ["document_id", "version", "access_id", "position", "start", "end", "page", "text", "text_hash"]
+
+_DOCUMENT_ID = re.compile(r"[0-9a-f]{32}")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRow:
+    """A chunk as it is stored. `text_hash` is the 64 hex digits under which its embedding is cached."""
+
+    document_id: str
+    version: int
+    tenant_id: int
+    access_id: int
+    position: int
+    start: int
+    end: int
+    page: int | None
+    text: str
+    analysed: str
+    text_hash: str
+    dense: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A row that a search found, before the second gate. `score`: cosine for dense, BM25 for keyword; more is better."""
+
+    chunk_id: str
+    document_id: str
+    version: int
+    access_id: int
+    position: int
+    start: int
+    end: int
+    page: int | None
+    text: str
+    text_hash: str
+    score: float
+
+
+def visibility_filter(visible: Visible, document_ids: Sequence[str] | None = None) -> str:
+    """Write the filter of every search: the only place where one is written.
+
+    Integers only, and `Visible` has no empty state: nothing to inject or to forget. `document_ids` narrows further;
+    raises `InvalidRequest` for anything but 32 hex digits.
+    """
+    ids = ", ".join(str(int(access_id)) for access_id in visible.access_ids)
+    rights = f"tenant_id == {int(visible.tenant_id)} and access_id in [{ids}]"
+    if document_ids is None:
+        return rights
+    if not all(_DOCUMENT_ID.fullmatch(document_id) for document_id in document_ids):
+        raise InvalidRequest("filters.document_ids: a document id is 32 hex digits")
+    quoted = ", ".join(f'"{document_id}"' for document_id in document_ids)
+    return f"{rights} and document_id in [{quoted}]"
+
+
+class VectorStore:
+    """The rows of one embedding model's collection.
+
+    Raises `Unavailable` from every method when Milvus cannot be reached or refuses.
+    """
+
+    def __init__(self, settings: StoreSettings, model_id: str, dim: int) -> None:
+        self._settings = settings
+        self._dim = dim
+        self.collection = f"chunks_{model_id}_{SCHEMA_VERSION}".replace("-", "_").replace(".", "_")
+        self._client = _connect(settings)
+
+    def open(self) -> None:
+        """Create the collection and its alias when they are missing, and load it. Safe to call from many processes."""
+        self._call("open", self._open)
+
+    def _open(self) -> None:
+        if not self._client.has_collection(self.collection):
+            try:
+                self._create()
+            except Exception:
+                if not self._client.has_collection(self.collection):  # another process was faster
+                    raise
+        aliases = self._client.list_aliases(self.collection).get("aliases", [])
+        if LIVE_ALIAS not in aliases:
+            self._point_alias()
+        self._client.load_collection(self.collection)
+
+    def _point_alias(self) -> None:
+        from pymilvus.exceptions import MilvusException
+
+        try:
+            self._client.create_alias(self.collection, LIVE_ALIAS)
+        except MilvusException:
+            self._client.alter_alias(self.collection, LIVE_ALIAS)
+
+    def _create(self) -> None:
+        from pymilvus import DataType, Function, FunctionType
+
+        schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("chunk_id", DataType.VARCHAR, is_primary=True, max_length=80)
+        schema.add_field("document_id", DataType.VARCHAR, max_length=32)
+        for name in ("version", "tenant_id", "access_id", "position", "start", "end", "page"):
+            schema.add_field(name, DataType.INT64)
+        schema.add_field("text", DataType.VARCHAR, max_length=MAX_TEXT_BYTES)
+        schema.add_field("text_hash", DataType.VARCHAR, max_length=64)
+        schema.add_field(
+            "analysed",
+            DataType.VARCHAR,
+            max_length=MAX_TEXT_BYTES,
+            enable_analyzer=True,
+            analyzer_params={"tokenizer": "standard"},
+        )
+        schema.add_field("dense", DataType.FLOAT_VECTOR, dim=self._dim)
+        schema.add_field("sparse", DataType.SPARSE_FLOAT_VECTOR)
+        schema.add_function(
+            Function(
+                name="bm25",
+                function_type=FunctionType.BM25,
+                input_field_names=["analysed"],
+                output_field_names=["sparse"],
+            )
+        )
+        self._client.create_collection(
+            self.collection,
+            schema=schema,
+            index_params=self._index_params(),
+            consistency_level=self._settings.consistency,
+        )
+
+    def _index_params(self) -> Any:
+        params = self._client.prepare_index_params()
+        dense = {"M": 16, "efConstruction": 200} if self._settings.dense_index == "HNSW" else {}
+        params.add_index("dense", index_type=self._settings.dense_index, metric_type="COSINE", params=dense)
+        # k1 and b as in Robertson & Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond".
+        params.add_index(
+            "sparse",
+            index_type="SPARSE_INVERTED_INDEX",
+            metric_type="BM25",
+            params={"bm25_k1": 1.2, "bm25_b": 0.75},
+        )
+        return params
+
+    def upsert(self, rows: Sequence[ChunkRow]) -> int:
+        """Write rows and return how many the store acknowledged."""
+        written = 0
+        for batch in _batches(rows, ROWS_PER_CALL):
+            data = [_as_milvus(row) for row in batch]
+            result = self._call("upsert", partial(self._client.upsert, self.collection, data))
+            written += int(result["upsert_count"])
+        return written
+
+    def set_access(self, document_id: str, version: int, chunk_count: int, access_id: int) -> None:
+        """Point a version's rows at another access rule, embedding nothing."""
+        keys = [chunk_id(document_id, version, position) for position in range(chunk_count)]
+        for batch in _batches(keys, ROWS_PER_CALL):
+            data = [{"chunk_id": key, "access_id": access_id} for key in batch]
+            self._call("set_access", partial(self._client.upsert, self.collection, data, partial_update=True))
+
+    def delete(self, document_id: str, version: int, chunk_count: int) -> None:
+        """Remove a version's rows; removing what is not there is no error."""
+        keys = [chunk_id(document_id, version, position) for position in range(chunk_count)]
+        for batch in _batches(keys, ROWS_PER_CALL):
+            self._call("delete", partial(self._client.delete, self.collection, ids=list(batch)))
+
+    def search_dense(
+        self, query: Vector, visible: Visible, limit: int, document_ids: Sequence[str] | None = None
+    ) -> list[Candidate]:
+        """Find the nearest rows by cosine. `query`: float32[dim]."""
+        vector = np.asarray(query, dtype=np.float32).tolist()
+        return self._search("dense", vector, "COSINE", visibility_filter(visible, document_ids), limit)
+
+    def search_keyword(
+        self, analysed: str, visible: Visible, limit: int, document_ids: Sequence[str] | None = None
+    ) -> list[Candidate]:
+        """Find rows by BM25 of analysed text (`index.analysis.analyse`)."""
+        rights = visibility_filter(visible, document_ids)
+        return self._search("sparse", analysed, "BM25", rights, limit) if analysed else []
+
+    def _search(
+        self, field: Literal["dense", "sparse"], data: Any, metric: str, rights: str, limit: int
+    ) -> list[Candidate]:
+        found = self._call(
+            f"search {field}",
+            lambda: self._client.search(
+                self.collection,
+                data=[data],
+                anns_field=field,
+                search_params={"metric_type": metric},
+                limit=min(limit, MAX_LIMIT),
+                filter=rights,
+                output_fields=_FIELDS,
+                consistency_level=self._settings.consistency,
+            ),
+        )
+        return [_candidate(hit, metric) for hit in found[0]]
+
+    def count(self) -> int:
+        """All rows of the collection, retired ones included."""
+        rows = self._call("count", lambda: self._client.query(self.collection, output_fields=["count(*)"]))
+        return int(rows[0]["count(*)"])
+
+    def rows(self, document_id: str, version: int, chunk_count: int) -> list[Candidate]:
+        """Fetch a version's rows in order of position; for verification and re-indexing. Scores are 0."""
+        keys = [chunk_id(document_id, version, position) for position in range(chunk_count)]
+        found: list[dict[str, Any]] = []
+        for batch in _batches(keys, ROWS_PER_CALL):
+            get = partial(self._client.get, self.collection, ids=list(batch), output_fields=_FIELDS)
+            found += self._call("get", get)
+        return sorted((_candidate({**row, "distance": 0.0}, "COSINE") for row in found), key=lambda row: row.position)
+
+    def keys(self) -> Iterator[str]:
+        """Every primary key in the collection; for verification."""
+        iterator = self._call(
+            "iterate",
+            lambda: self._client.query_iterator(
+                self.collection, batch_size=1000, filter="version >= 0", output_fields=["chunk_id"]
+            ),
+        )
+        while batch := iterator.next():
+            yield from (row["chunk_id"] for row in batch)
+        iterator.close()
+
+    def flush(self) -> None:
+        """Seal what was written. Milvus Lite searches unsealed rows one by one in Python, about 0.1 ms a row."""
+        self._call("flush", lambda: self._client.flush(self.collection))
+
+    def healthy(self) -> None:
+        """Raise `Unavailable` unless the collection answers."""
+        self._call("health", lambda: self._client.has_collection(self.collection))
+
+    def _call(self, what: str, work: Callable[[], T]) -> T:
+        from pymilvus.exceptions import MilvusException
+
+        try:
+            return work()
+        except MilvusException as error:
+            raise Unavailable(f"the vector store failed ({what}, code {error.code})") from error
+
+
+def _connect(settings: StoreSettings, attempts: int = 5) -> MilvusClient:
+    from pymilvus import MilvusClient
+    from pymilvus.exceptions import MilvusException
+
+    token = read_secret(None, settings.token_env) or ""
+    for attempt in range(attempts):
+        try:
+            return MilvusClient(uri=settings.uri, token=token, db_name=settings.database, timeout=settings.timeout_s)
+        except MilvusException as error:
+            if attempt == attempts - 1:
+                raise Unavailable(f"Milvus cannot be reached at {settings.uri}: check store.uri") from error
+            time.sleep(0.2 * 2**attempt)
+    raise AssertionError("unreachable")
+
+
+def _as_milvus(row: ChunkRow) -> dict[str, Any]:
+    return {
+        "chunk_id": chunk_id(row.document_id, row.version, row.position),
+        "document_id": row.document_id,
+        "version": row.version,
+        "tenant_id": row.tenant_id,
+        "access_id": row.access_id,
+        "position": row.position,
+        "start": row.start,
+        "end": row.end,
+        "page": -1 if row.page is None else row.page,
+        "text": row.text,
+        "text_hash": row.text_hash,
+        "analysed": row.analysed,
+        "dense": row.dense,
+    }
+
+
+def _candidate(hit: Any, metric: str) -> Candidate:
+    entity = hit.get("entity", hit)
+    page = int(entity["page"])
+    # Milvus Lite reports BM25 as a distance (negative, less is better); Milvus as a score.
+    distance = float(hit["distance"])
+    return Candidate(
+        chunk_id=hit["chunk_id"] if "chunk_id" in hit else hit["id"],
+        document_id=entity["document_id"],
+        version=int(entity["version"]),
+        access_id=int(entity["access_id"]),
+        position=int(entity["position"]),
+        start=int(entity["start"]),
+        end=int(entity["end"]),
+        page=None if page < 0 else page,
+        text=entity["text"],
+        text_hash=entity["text_hash"],
+        score=abs(distance) if metric == "BM25" else distance,
+    )
+
+
+def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

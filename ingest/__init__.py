@@ -1,0 +1,1 @@
+"""From a source's change to rows in the index."""

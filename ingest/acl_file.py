@@ -1,0 +1,136 @@
+"""Who may read a source's files: `acl.yaml`, and the forms in which a rule is written elsewhere.
+
+`acl.yaml` is a list of `{path: glob, allow: [principal], deny: [principal]}`. The last entry that matches a path gives
+its whole rule; a path that none matches keeps the rule the source was added with. Globs are matched against the whole
+path relative to the file's folder, with `/` between names and case as written:
+
+    *     any characters within one name
+    ?     one character within one name
+    **    any number of whole names: `hr/**` is everything under hr, `**/*.pdf` every PDF at any depth
+
+Any other character stands for itself. A file that is wrong in any way raises: it never falls back to a wider rule.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import yaml
+
+from policies.access import AccessRule
+from policies.errors import ConfigurationError, InvalidRequest
+
+ACL_FILE = "acl.yaml"
+MAX_BYTES = 1_000_000
+_KEYS = ("path", "allow", "deny")
+
+
+@dataclass(frozen=True, slots=True)
+class AclFile:
+    """The checked entries of one `acl.yaml`, in order."""
+
+    entries: tuple[tuple[re.Pattern[str], AccessRule], ...] = ()
+
+    @classmethod
+    def parse(cls, data: bytes) -> AclFile:
+        """Read the file's bytes. Raises `ConfigurationError` with the entry's number and what is allowed."""
+        if len(data) > MAX_BYTES:
+            raise ConfigurationError(f"{ACL_FILE}: larger than {MAX_BYTES} bytes")
+        try:
+            entries = yaml.safe_load(data.decode("utf-8-sig"))
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            raise ConfigurationError(f"{ACL_FILE}: no valid YAML: {' '.join(str(error).split())[:300]}") from error
+        if not isinstance(entries, list):
+            raise ConfigurationError(f"{ACL_FILE}: must be a list of {{path, allow, deny}}")
+        return cls(tuple(_entry(entry, number) for number, entry in enumerate(entries, start=1)))
+
+    def rule_for(self, path: str) -> AccessRule | None:
+        """The rule of the last entry that matches `path` (relative to the file's folder); none where none does."""
+        normal = unicodedata.normalize("NFC", path)
+        for pattern, rule in reversed(self.entries):
+            if pattern.fullmatch(normal):
+                return rule
+        return None
+
+
+def parse_acl(text: str) -> AccessRule:
+    """Read a rule from a command line: `group:a,user:b`, or JSON `{"allow": [...], "deny": [...]}` or `[...]`.
+
+    Empty text allows nobody. Raises `ConfigurationError`.
+    """
+    text = text.strip()
+    if text[:1] not in ("{", "["):
+        return rule_of([name.strip() for name in text.split(",") if name.strip()])
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"acl: no valid JSON: {error}") from error
+    return rule_of(value)
+
+
+def rule_of(value: Any) -> AccessRule:
+    """Check a rule as it stands in JSON: a list of principals, or `{allow, deny}`. Raises `ConfigurationError`."""
+    if isinstance(value, list):
+        return _rule(value, [])
+    if not isinstance(value, Mapping):
+        raise ConfigurationError("acl must be a list of principals or {allow: [...], deny: [...]}")
+    unknown = [str(key) for key in value if key not in ("allow", "deny")]
+    if unknown:
+        raise ConfigurationError(f"acl: unknown key {unknown[0]!r}; allowed here: allow, deny")
+    return _rule(value.get("allow", []), value.get("deny", []))
+
+
+def _rule(allow: Any, deny: Any) -> AccessRule:
+    for key, names in (("allow", allow), ("deny", deny)):
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ConfigurationError(f"acl: {key} must be a list of principals such as group:finance")
+    try:
+        return AccessRule.of(allow, deny)
+    except InvalidRequest as error:
+        raise ConfigurationError(f"acl: {error.detail}") from error
+
+
+def _entry(entry: Any, number: int) -> tuple[re.Pattern[str], AccessRule]:
+    where = f"{ACL_FILE}: entry {number}"
+    if not isinstance(entry, dict):
+        raise ConfigurationError(f"{where}: must be a mapping with the keys {', '.join(_KEYS)}")
+    unknown = [str(key) for key in entry if key not in _KEYS]
+    if unknown:
+        raise ConfigurationError(f"{where}: unknown key {unknown[0]!r}; allowed here: {', '.join(_KEYS)}")
+    if "allow" not in entry and "deny" not in entry:
+        raise ConfigurationError(f"{where}: give allow or deny ('allow: []' for nobody)")
+    try:
+        pattern = _pattern(entry.get("path"))
+        rule = rule_of({key: entry[key] for key in ("allow", "deny") if key in entry})
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error.detail}") from error
+    return pattern, rule
+
+
+def _pattern(glob: Any) -> re.Pattern[str]:
+    """Translate a glob as the module describes it."""
+    if not isinstance(glob, str) or not glob:
+        raise ConfigurationError("path must be a glob such as hr/**")
+    if glob.startswith("/") or "\\" in glob or ".." in PurePosixPath(glob).parts:
+        raise ConfigurationError(f"path {glob!r} must be relative to the folder, with / between names and no ..")
+    glob = unicodedata.normalize("NFC", glob).removeprefix("./")
+    if glob.endswith("/"):
+        glob += "**"
+    names = glob.split("/")
+    parts = []
+    for index, name in enumerate(names):
+        last = index == len(names) - 1
+        if name == "**":
+            parts.append(".+" if last else "(?:[^/]+/)*")
+            continue
+        if "**" in name:
+            raise ConfigurationError(f"path {glob!r}: ** must stand alone between slashes")
+        literal = re.escape(name).replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
+        parts.append(literal if last else literal + "/")
+    return re.compile("".join(parts), re.DOTALL)

@@ -1,0 +1,69 @@
+"""What became of each document, and of all of them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from policies.errors import RayragError
+
+MAX_ERRORS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one document. `reason` and `failure` stand exactly where `status` is quarantined."""
+
+    document_id: str
+    external_id: str
+    uri: str
+    status: Literal["indexed", "unchanged", "quarantined"]
+    version: int | None = None
+    chunks: int = 0
+    embedded: int = 0
+    reason: str | None = None
+    failure: type[RayragError] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentError:
+    """A quarantined document and why."""
+
+    uri: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Report:
+    """The sum of a run. `discovered == indexed + unchanged + quarantined`; `embedded` counts texts, not documents."""
+
+    discovered: int = 0
+    indexed: int = 0
+    unchanged: int = 0
+    quarantined: int = 0
+    deleted: int = 0
+    chunks: int = 0
+    embedded: int = 0
+    seconds: float = 0.0
+    errors: list[DocumentError] = field(default_factory=list)
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one document."""
+        self.chunks += outcome.chunks
+        self.embedded += outcome.embedded
+        if outcome.status == "indexed":
+            self.indexed += 1
+        elif outcome.status == "unchanged":
+            self.unchanged += 1
+        else:
+            self.reject(outcome.uri, outcome.reason or "no reason was given")
+
+    def reject(self, uri: str, reason: str) -> None:
+        """Count a quarantined document; the first `MAX_ERRORS` reasons are kept, all are in the dead letters."""
+        self.quarantined += 1
+        if len(self.errors) < MAX_ERRORS:
+            self.errors.append(DocumentError(uri, reason))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON has it."""
+        return {**asdict(self), "seconds": round(self.seconds, 3)}

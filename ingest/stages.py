@@ -1,0 +1,210 @@
+"""The stages a document passes: prepare (read, parse, chunk) → embed → write (rows, then the ledger's pointer).
+
+Plain functions over values, with two executors: Ray Data for many documents (`ingest.bulk`), the warm sync
+deployment for a few (`deployments.sync`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from index.analysis import ANALYSIS_VERSION, analyse
+from index.document import Chunk, DocumentRef, Extracted, Vector
+from index.embedding_cache import text_hash
+from index.ledger import Ledger
+from index.vectors import SCHEMA_VERSION, ChunkRow, VectorStore
+from ingest.chunking import CHUNKER_VERSION, Chunker
+from ingest.listing import Entry, read
+from ingest.report import Outcome
+from ingest.sandbox import Parser
+from policies.access import AccessRule
+from policies.errors import DocumentRejected, RayragError, SourceUnavailable, TooLarge, Unavailable, UnsupportedType
+
+BAD_DOCUMENT = (DocumentRejected, TooLarge, UnsupportedType, SourceUnavailable)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A document cut into chunks. `title` is the one its content or its source gives, not the file's name."""
+
+    ref: DocumentRef
+    title: str | None
+    content_hash: str
+    chunks: tuple[Chunk, ...]
+    owner: str | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        """What the model and the keyword index read, one for each chunk."""
+        return [chunk.embedded_text(self.title) for chunk in self.chunks]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A prepared document with `vectors`: float32[dim] for each chunk; `computed` of them were not in the cache."""
+
+    prepared: Prepared
+    vectors: tuple[Vector, ...]
+    computed: int
+
+
+class Embed(Protocol):
+    """Turns texts into vectors, through the cache."""
+
+    def __call__(self, texts: Sequence[str]) -> tuple[list[Vector], list[bool]]:
+        """Give a vector for each text, and whether it had to be computed."""
+        ...
+
+
+def pipeline_key(model_id: str) -> str:
+    """Name everything but the document that decides its rows: a change of any makes every document new."""
+    return f"{CHUNKER_VERSION}.{ANALYSIS_VERSION}.{SCHEMA_VERSION}.{model_id}"
+
+
+def stamped(entry: Entry, key: str) -> Entry:
+    """Make the pipeline a part of the fingerprint."""
+    return replace(entry, ref=replace(entry.ref, fingerprint=f"{entry.ref.fingerprint}|{key}"))
+
+
+class Preparation:
+    """The first stage, for one process: it keeps the parser's child alive between documents."""
+
+    def __init__(self, ledger: Ledger, parser: Parser, chunker: Chunker, max_attempts: int, max_bytes: int) -> None:
+        self._ledger = ledger
+        self._parser = parser
+        self._chunker = chunker
+        self._max_attempts = max_attempts
+        self._max_bytes = max_bytes
+
+    def __call__(self, entry: Entry, owner: str | None = None, data: bytes | None = None) -> Prepared | Outcome:
+        """Read, parse and chunk. What is wrong with the document becomes its outcome; anything else rises.
+
+        `data`: the content, where the caller has it already.
+        """
+        ref = entry.ref
+        attempt = self._ledger.begin_attempt(ref, self._max_attempts)
+        if attempt is None:
+            tried = f"given up after {self._max_attempts} attempts; see the dead letters"
+            return quarantined(ref, DocumentRejected(tried))
+        try:
+            return self._prepare(entry, owner, data)
+        except BAD_DOCUMENT as error:
+            self._ledger.reject(ref, error.detail, attempt)
+            return quarantined(ref, error)
+
+    def _prepare(self, entry: Entry, owner: str | None, given: bytes | None) -> Prepared | Outcome:
+        ref = entry.ref
+        data = self._content(entry) if given is None else given
+        content_hash = hashlib.sha256(data + b"\x00" + ref.fingerprint.rpartition("|")[2].encode()).hexdigest()
+        stored = self._ledger.document(ref.document_id)
+        if stored is not None and stored.version is not None and stored.content_hash == content_hash:
+            self._ledger.touch(ref.document_id, ref.fingerprint, ref.uri)
+            return Outcome(ref.document_id, ref.external_id, ref.uri, "unchanged", stored.version)
+        if entry.inline is None:
+            extracted = self._parser.parse(data, ref.external_id)
+        else:
+            extracted = Extracted(entry.inline.text, entry.inline.title)
+        chunks = self._chunker.split(extracted)
+        if not chunks:
+            raise DocumentRejected("no text in it")
+        return Prepared(ref, extracted.title or ref.title, content_hash, chunks, owner)
+
+    def _content(self, entry: Entry) -> bytes:
+        if entry.inline is not None:
+            return f"{entry.inline.title or ''}\n{entry.inline.text}".encode("utf-8", "surrogatepass")
+        if entry.location is None:
+            raise DocumentRejected("nothing to read")
+        return read(entry.location, self._max_bytes)
+
+
+def quarantined(ref: DocumentRef, error: RayragError) -> Outcome:
+    """The outcome of a document that cannot be indexed."""
+    return Outcome(
+        ref.document_id, ref.external_id, ref.uri, "quarantined", reason=error.detail, failure=type(error)
+    )
+
+
+def embed(documents: Sequence[Prepared], embedder: Embed) -> list[Embedded]:
+    """Embed the chunks of several documents in one go."""
+    texts = [text for document in documents for text in document.texts]
+    vectors, computed = embedder(texts)
+    result: list[Embedded] = []
+    start = 0
+    for document in documents:
+        end = start + len(document.chunks)
+        result.append(Embedded(document, tuple(vectors[start:end]), sum(computed[start:end])))
+        start = end
+    return result
+
+
+def write(documents: Sequence[Embedded], ledger: Ledger, store: VectorStore, run_id: str) -> list[Outcome]:
+    """Write each document's next version beside the live one, count it, flip the pointer, then clear the old rows.
+
+    Raises `Unavailable` when the store acknowledges fewer rows than were sent; the live versions then stay.
+    """
+    opened: list[tuple[Embedded, int, list[ChunkRow]]] = []
+    for document in documents:
+        prepared = document.prepared
+        count = len(prepared.chunks)
+        version = ledger.begin_version(prepared.ref, prepared.content_hash, count, run_id, prepared.owner)
+        opened.append((document, version, _rows(document, version, ledger)))
+    rows = [row for _, _, of_document in opened for row in of_document]
+    acknowledged = store.upsert(rows)
+    if acknowledged != len(rows):
+        raise Unavailable(f"the vector store took {acknowledged} of {len(rows)} rows")
+    outcomes = [_flip(document, version, ledger) for document, version, _ in opened]
+    sweep(ledger, store, [document.prepared.ref.document_id for document in documents])
+    return outcomes
+
+
+def sweep(ledger: Ledger, store: VectorStore, document_ids: Sequence[str]) -> None:
+    """Remove rows that no reader can reach any more: retired versions and those whose writer was overtaken."""
+    stale = ledger.stale_versions(document_ids)
+    for version in stale:
+        store.delete(version.document_id, version.version, version.chunk_count)
+    if stale:
+        ledger.forget_versions(stale)
+
+
+def change_rights(document_id: str, rule: AccessRule, ledger: Ledger, store: VectorStore) -> None:
+    """Give a document another access rule. The ledger's gate holds at once; then its rows follow, embedding nothing."""
+    change = ledger.set_rule(document_id, rule)
+    if change.version is not None:
+        # Also for an equal rule: a run that died between the two statements left the rows behind.
+        store.set_access(document_id, change.version, change.chunk_count, change.new_access_id)
+
+
+def _flip(document: Embedded, version: int, ledger: Ledger) -> Outcome:
+    ref = document.prepared.ref
+    if not ledger.flip(ref, version, document.prepared.title):
+        return Outcome(ref.document_id, ref.external_id, ref.uri, "unchanged")  # a newer writer has it
+    chunks = len(document.prepared.chunks)
+    return Outcome(ref.document_id, ref.external_id, ref.uri, "indexed", version, chunks, document.computed)
+
+
+def _rows(document: Embedded, version: int, ledger: Ledger) -> list[ChunkRow]:
+    ref = document.prepared.ref
+    tenant_id = ledger.tenant_id(ref.tenant)
+    access_id = ledger.intern_rule(tenant_id, ref.rule)
+    return [
+        ChunkRow(
+            document_id=ref.document_id,
+            version=version,
+            tenant_id=tenant_id,
+            access_id=access_id,
+            position=chunk.position,
+            start=chunk.start,
+            end=chunk.end,
+            page=chunk.page,
+            text=chunk.text,
+            analysed=analyse(text),
+            text_hash=text_hash(text).hex(),
+            dense=vector,
+        )
+        for chunk, text, vector in zip(
+            document.prepared.chunks, document.prepared.texts, document.vectors, strict=True
+        )
+    ]
