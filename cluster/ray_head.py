@@ -105,7 +105,7 @@ def start(state: State, timeout_s: float = START_S) -> tuple[StartedProcess, ...
     log = Path(state.data_dir) / "logs" / "ray_start.log"
     with log.open("wb") as output:
         log.chmod(0o600)
-        starter = subprocess.Popen(
+        starter = subprocess.Popen(  # noqa: S603 - our own program, no shell
             command(state),
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -116,7 +116,8 @@ class Answering:
         self, guarded: GuardedRequest, written: Written, checker: CitationChecker, hits: Sequence[Hit]
     ) -> list[CitationBody] | None:
         if written.quotes:
-            places = [(q.passage, hits[q.passage].start + q.start, hits[q.passage].start + q.end) for q in written.quotes]
+            begins = [hit.start for hit in hits]
+            places = [(q.passage, begins[q.passage] + q.start, begins[q.passage] + q.end) for q in written.quotes]
         else:
             places = [(citation.evidence, citation.start, citation.end) for citation in checker.citations]
         used = [hits[passage] for passage in dict.fromkeys(place[0] for place in places)]

@@ -52,7 +52,8 @@ class Boundary:
                 self._metrics.error(type(error).__name__)
                 if exchange.status:  # the head has left: the stream can only be cut
                     raise
-                await answer_for(error, exchange.request_id).response(exchange.request_id)(scope, receive, exchange.send)
+                problem = answer_for(error, exchange.request_id).response(exchange.request_id)
+                await problem(scope, receive, exchange.send)
             finally:
                 route = scope.get("route")
                 endpoint = getattr(route, "path", "unknown")

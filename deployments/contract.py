@@ -33,7 +33,7 @@ class QueryRequest(Body):
 
 
 class CitationBody(Body):
-    """Verbatim evidence: `quote` is the chunk's text at `[start, end)`, counted in characters of the document's text."""
+    """Verbatim evidence: `quote` stands at `[start, end)`, counted in characters of the document's text."""
 
     n: int
     document_id: str

@@ -8,7 +8,7 @@ ACM TOIS 2023, arXiv:2210.11934).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -20,20 +20,31 @@ class Scored:
     score: float
 
 
-def fuse(dense: Sequence[Scored], keyword: Sequence[Scored], dense_weight: float) -> list[Scored]:
+def fuse(
+    dense: Sequence[Scored],
+    keyword: Sequence[Scored],
+    dense_weight: float,
+    cosines: Mapping[str, float] | None = None,
+) -> list[Scored]:
     """Merge the results of dense and keyword search, best first, without duplicates.
 
-    Both scores are stretched to [0, 1] over their list, and `dense_weight` in [0, 1] is the share of the dense one.
-    What only one list found gets 0 from the other; where one list is empty, the other decides alone. Equal scores
-    are ordered by id, so that the same candidates always give the same order.
+    Dense scores are stretched to [0, 1] from the lowest candidate's to the highest's; BM25, whose theoretical
+    minimum is 0, is divided by its highest. `dense_weight` in [0, 1] is the share of the former. A passage that
+    dense search did not find has the cosine that `cosines` knows, else the lowest; one that keyword search did not
+    find has 0. Where one list is empty, the other decides alone. Equal scores are ordered by id, so that the same
+    candidates always give the same order.
     """
     if not dense or not keyword:
-        dense_weight = 1.0 if dense else 0.0
-    dense_parts, keyword_parts = _stretched(dense), _stretched(keyword)
-    return _best_first(
-        Scored(key, dense_weight * dense_parts.get(key, 0.0) + (1 - dense_weight) * keyword_parts.get(key, 0.0))
-        for key in dense_parts.keys() | keyword_parts.keys()
-    )
+        return _best_first(_stretched({item.id: item.score for item in dense or keyword}))
+    known = {item.id: item.score for item in dense}
+    for item in keyword:
+        if item.id not in known and cosines and item.id in cosines:
+            known[item.id] = cosines[item.id]
+    highest = max(item.score for item in keyword)
+    meanings = _stretched(known)
+    words = {item.id: max(0.0, item.score) / highest if highest > 0 else 0.0 for item in keyword}
+    ids = known.keys() | words.keys()
+    return _best_first({i: dense_weight * meanings.get(i, 0.0) + (1 - dense_weight) * words.get(i, 0.0) for i in ids})
 
 
 def rerank(fused: Sequence[Scored], scores: Mapping[str, float], weight: float) -> list[Scored]:
@@ -42,24 +53,19 @@ def rerank(fused: Sequence[Scored], scores: Mapping[str, float], weight: float) 
     `weight` in [0, 1] is the share of the reranker's score beside the fused one, both stretched to [0, 1] over the
     reranked candidates. Returned scores never rise from one rank to the next.
     """
-    first = [item for item in fused if item.id in scores]
-    opinions = _stretched([Scored(item.id, scores[item.id]) for item in first])
-    before = _stretched(first)
-    reranked = _best_first(
-        Scored(item.id, weight * opinions[item.id] + (1 - weight) * before[item.id]) for item in first
-    )
-    floor = reranked[-1].score if reranked else 1.0
-    return reranked + [Scored(item.id, min(item.score, floor)) for item in fused if item.id not in scores]
+    before = _stretched({item.id: item.score for item in fused if item.id in scores})
+    opinions = _stretched({key: scores[key] for key in before})
+    first = _best_first({key: weight * opinions[key] + (1 - weight) * before[key] for key in before})
+    floor = first[-1].score if first else 1.0
+    return first + [Scored(item.id, min(item.score, floor)) for item in fused if item.id not in scores]
 
 
-def _stretched(items: Sequence[Scored]) -> dict[str, float]:
-    """Scores mapped linearly onto [0, 1] by id; all 1 where they do not differ."""
-    if not items:
-        return {}
-    lowest = min(item.score for item in items)
-    span = max(item.score for item in items) - lowest
-    return {item.id: (item.score - lowest) / span if span > 0 else 1.0 for item in items}
+def _stretched(scores: Mapping[str, float]) -> dict[str, float]:
+    """Map scores linearly onto [0, 1]; all become 1 where they do not differ."""
+    lowest, highest = min(scores.values(), default=0.0), max(scores.values(), default=0.0)
+    span = highest - lowest
+    return {key: (score - lowest) / span if span > 0 else 1.0 for key, score in scores.items()}
 
 
-def _best_first(items: Iterable[Scored]) -> list[Scored]:
-    return sorted(items, key=lambda item: (-item.score, item.id))
+def _best_first(scores: Mapping[str, float]) -> list[Scored]:
+    return [Scored(key, score) for key, score in sorted(scores.items(), key=lambda item: (-item[1], item[0]))]

@@ -84,7 +84,8 @@ class Generation:
         spoken: list[str] = []
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                async for text in self._writer.write(self._prompt(task), task.max_tokens, task.temperature, task.request_id):
+                prompt = self._prompt(task)
+                async for text in self._writer.write(prompt, task.max_tokens, task.temperature, task.request_id):
                     spoken.append(text)
                     yield Delta(text)
         except (ModelFailed, TimeoutError) as error:

@@ -215,8 +215,8 @@ class Ingress:
         """Say whether questions can be answered: ledger and vector store are there."""
         ledger = asyncio.to_thread(self._ledger.healthy)
         store = asyncio.wait_for(self._retrieval.check_health.remote(), 5)
-        checks = await asyncio.gather(ledger, store, return_exceptions=True)
-        if checks == [True, None]:
+        healthy, failure = await asyncio.gather(ledger, store, return_exceptions=True)
+        if healthy is True and failure is None:
             return StatusWord(status="ok")
         response.status_code = 503
         return StatusWord(status="unavailable")

@@ -17,7 +17,9 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
-from cluster.local import RunningCluster, up
+from cluster.local import UpOptions, addresses, up
+from cluster.ray_head import environment
+from cluster.state import State
 from deployments.identity import development_issuer
 from index.settings import load
 from policies.errors import RayragError
@@ -34,7 +36,7 @@ def main() -> int:
     started = time.monotonic()
     config, data_dir = Path("serve_config.yaml"), Path(os.environ.get("RAYRAG_DATA_DIR", ".rayrag"))
     try:
-        running = up(config, data_dir)
+        running = up(UpOptions(config, str(data_dir)), lambda line: console.print(f"  {escape(line)}")).state
         issuer = development_issuer(load(config, str(data_dir)).identity)
     except RayragError as error:
         console.print(f"[red]{escape(error.detail)}[/red]")
@@ -45,7 +47,7 @@ def main() -> int:
     ok = ask_all(running, issuer, people)
     hidden(running, issuer, people)
     console.rule("running")
-    for name, address in running.addresses.items():
+    for name, address in addresses(running).items():
         console.print(f"  {name:14} {address}")
     console.print("  try            .venv/bin/rayrag ask \"...\" --sub bob --tenant tarnfell --groups finance,people")
     console.print("  stop           make stop")
@@ -53,17 +55,17 @@ def main() -> int:
     return 0 if ok else 1
 
 
-def ingest(running: RunningCluster, tenant: str) -> bool:
+def ingest(running: State, tenant: str) -> bool:
     """Submit the bulk job as a platform engineer would."""
     console.rule("ray job submit: examples/documents")
     job = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", running.dashboard]
     job += ["--working-dir", ".", "--", "python", "-m", "ingest", "bulk", "--config", "serve_config.yaml"]
     job += ["--source", str(DOCUMENTS.resolve()), "--tenant", tenant]
     console.print(f"  ray job submit --working-dir . -- {' '.join(job[job.index('--') + 1 :])}")
-    return subprocess.run(job, env={**os.environ, **running.environment}, check=False).returncode == 0  # noqa: S603
+    return subprocess.run(job, env={**os.environ, **environment(running)}, check=False).returncode == 0  # noqa: S603
 
 
-def ask_all(running: RunningCluster, issuer: DevelopmentIssuer, people: dict[str, Any]) -> bool:
+def ask_all(running: State, issuer: DevelopmentIssuer, people: dict[str, Any]) -> bool:
     """Ask each of the first questions as both people; compare where the file says what to expect."""
     rows = yaml.safe_load((HERE / "questions.yaml").read_text())
     expected = {(row["question"], row["ask_as"]): row["expect"] for row in rows}
@@ -78,7 +80,7 @@ def ask_all(running: RunningCluster, issuer: DevelopmentIssuer, people: dict[str
     return ok
 
 
-def ask(running: RunningCluster, issuer: DevelopmentIssuer, person: dict[str, Any], question: str) -> dict[str, Any]:
+def ask(running: State, issuer: DevelopmentIssuer, person: dict[str, Any], question: str) -> dict[str, Any]:
     """Ask over HTTP with this person's token."""
     token = issuer.sign(person["sub"], person["tenant"], person["roles"], person["groups"])
     answer = httpx2.post(
@@ -114,7 +116,7 @@ def as_expected(answer: dict[str, Any], expect: dict[str, Any] | None) -> bool:
     )
 
 
-def hidden(running: RunningCluster, issuer: DevelopmentIssuer, people: dict[str, Any]) -> None:
+def hidden(running: State, issuer: DevelopmentIssuer, people: dict[str, Any]) -> None:
     """Print what each person may not see, by what the service lists for them."""
     console.rule("what each may not see")
     everything = {

@@ -32,6 +32,8 @@ ROWS_PER_CALL = 512
 MAX_LIMIT = 1_000
 _FIELDS = ["document_id", "version", "access_id", "position", "start", "end", "page", "text", "text_hash"]
 
+# The client's own default pings an idle connection every 10 s, which Milvus Lite's server answers by closing it.
+_GRPC_OPTIONS = {"grpc.keepalive_time_ms": 600_000, "grpc.keepalive_permit_without_calls": 0}
 _DOCUMENT_ID = re.compile(r"[0-9a-f]{32}")
 
 T = TypeVar("T")
@@ -275,7 +277,13 @@ def _connect(settings: StoreSettings, attempts: int = 5) -> MilvusClient:
     token = read_secret(None, settings.token_env) or ""
     for attempt in range(attempts):
         try:
-            return MilvusClient(uri=settings.uri, token=token, db_name=settings.database, timeout=settings.timeout_s)
+            return MilvusClient(
+                uri=settings.uri,
+                token=token,
+                db_name=settings.database,
+                timeout=settings.timeout_s,
+                grpc_options=_GRPC_OPTIONS,
+            )
         except MilvusException as error:
             if attempt == attempts - 1:
                 raise Unavailable(f"Milvus cannot be reached at {settings.uri}: check store.uri") from error

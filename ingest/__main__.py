@@ -46,7 +46,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     bulk.add_argument("--config", default="serve_config.yaml")
     bulk.add_argument("--source", required=True, help="path or URL: a directory, a file, s3://…, or *.jsonl")
     bulk.add_argument("--tenant", required=True)
-    bulk.add_argument("--acl", default="", help="group:a,user:b or {\"allow\": […], \"deny\": […]}; none: nobody")
+    bulk.add_argument("--acl", default="", help='group:a,user:b or {"allow": […], "deny": […]}; none: nobody')
     bulk.add_argument("--report", help="write the report to this file as JSON")
     return parser.parse_args(argv)
 

@@ -13,6 +13,7 @@ import io
 import re
 import unicodedata
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import PurePosixPath
@@ -33,6 +34,7 @@ MAX_ATTACHMENT_DEPTH = 3
 MAX_ATTACHMENTS = 200
 MAX_TABLE_CELLS = 5_000_000
 MAX_UNPACKED_BYTES = 1_000_000_000
+MAX_PART_BYTES = 10_000_000
 
 MIME = {
     "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
@@ -133,7 +135,7 @@ def decode(data: bytes, partial: bool = False) -> str:
     if wide:
         return data.decode(wide, errors="replace")
     controls = sum(sample.count(byte) for byte in (*range(1, 9), *range(14, 27), *range(28, 32), 127))
-    if sample.count(0) * 20 > len(sample) or controls * 50 > len(sample):
+    if sample.count(0) > max(8, len(sample) // 20) or controls > max(8, len(sample) // 50):
         raise UnsupportedType("unsupported type: binary data that no parser here knows")
     try:
         return data.decode("utf-8")
@@ -178,7 +180,9 @@ def _zip_kind(data: bytes) -> tuple[Kind, str]:
         raise DocumentRejected("damaged: the file is cut short or no valid Office or zip file") from error
     unpacked = sum(entry.file_size for entry in entries)
     if unpacked > MAX_UNPACKED_BYTES:
-        raise DocumentRejected(f"it unpacks to {unpacked // 1_000_000} MB, more than {MAX_UNPACKED_BYTES // 1_000_000}")
+        raise DocumentRejected(
+            f"it unpacks to {unpacked // 1_000_000} MB, more than {MAX_UNPACKED_BYTES // 1_000_000} MB"
+        )
     folders = {entry.split("/", 1)[0] for entry in names}
     if "word" in folders:
         return "docx", "docx"
@@ -455,24 +459,25 @@ def _is_row(text: str) -> bool:
 
 
 def _without_furniture(pages: Sequence[list[Line]]) -> list[list[Line]]:
-    """Leave out page numbers, and first and last lines that repeat on most pages (unless nothing else is there)."""
-    counts: dict[str, int] = {}
+    """Leave out page numbers, and first and last lines that most pages repeat (unless nothing else is there)."""
+    counts: dict[tuple[str, int], int] = {}
     for lines in pages:
-        for text in {_mask(line.text) for line in (*lines[:2], *lines[-2:])}:
-            counts[text] = counts.get(text, 0) + 1
+        for line in {_place(line): line for line in (*lines[:2], *lines[-2:])}.values():
+            counts[_place(line)] = counts.get(_place(line), 0) + 1
     enough = max(4, len(pages) * 3 // 5)
     kept = []
     for lines in pages:
         edge = {0, 1, len(lines) - 2, len(lines) - 1}
-        dropped = {i for i in edge if 0 <= i < len(lines) and counts[_mask(lines[i].text)] >= enough}
+        dropped = {i for i in edge if 0 <= i < len(lines) and counts[_place(lines[i])] >= enough}
         if len(pages) > 1:
             dropped |= {i for i in (0, len(lines) - 1) if lines and _PAGE_NUMBER.fullmatch(lines[i].text)}
         kept.append([line for index, line in enumerate(lines) if index not in dropped])
     return kept if any(kept) else list(pages)
 
 
-def _mask(text: str) -> str:
-    return re.sub(r"\d+", "0", text)
+def _place(line: Line) -> tuple[str, int]:
+    """A line's text but for a page number at one of its ends, and its height on the page."""
+    return re.sub(r"^\d+\b|\b\d+$", "0", line.text), round(line.top)
 
 
 # ---- Office, by xberg ----
@@ -528,10 +533,11 @@ def _office(data: bytes, key: str) -> Extracted:
 def _pptx(data: bytes) -> Extracted:
     """One `Page` per slide; the speaker's notes follow the slide's own text."""
     result = _extract(data, MIME["pptx"], pages=True)
+    all_notes = _speaker_notes(data)
     texts, ranges, offset = [], [], 0
     for slide in result.pages or []:
         text = _tidy(_bold_headings(slide.content))
-        notes = clean(slide.speaker_notes or "").strip()
+        notes = clean(all_notes.get(slide.page_number, "")).strip()
         if notes:
             text = f"{text}\n\nNotes: {notes}" if text else f"Notes: {notes}"
         texts.append(text)
@@ -540,6 +546,46 @@ def _pptx(data: bytes) -> Extracted:
     text = "\n\n".join(texts)
     title = usable_title(result.metadata.title) or usable_title(first_heading(text))
     return Extracted(text=text, title=title, pages=tuple(ranges), markdown=True)
+
+
+def _speaker_notes(data: bytes) -> dict[int, str]:
+    """The notes by slide number. Read here: xberg 1.3 gives them to slides by file number and not by relation."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        order = re.findall(r'<p:sldId\b[^>]*?\br:id="([^"]+)"', _part(archive, "ppt/presentation.xml"))
+        slides = _relations(archive, "ppt/_rels/presentation.xml.rels", "/slide")
+        notes = {}
+        for number, relation in enumerate(order, start=1):
+            name = PurePosixPath(slides.get(relation, "")).name
+            targets = _relations(archive, f"ppt/slides/_rels/{name}.rels", "/notesSlide")
+            for target in targets.values():
+                notes[number] = _notes_text(_part(archive, f"ppt/notesSlides/{PurePosixPath(target).name}"))
+    return notes
+
+
+def _part(archive: zipfile.ZipFile, name: str) -> str:
+    try:
+        return archive.open(name).read(MAX_PART_BYTES).decode("utf-8", "replace")
+    except (KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError):
+        return ""  # an optional part of a file that the converter could read
+
+
+def _relations(archive: zipfile.ZipFile, name: str, kind: str) -> dict[str, str]:
+    found = {}
+    for tag in re.findall(r"<Relationship\b[^>]*>", _part(archive, name)):
+        attributes = dict(re.findall(r'\b(Id|Type|Target)="([^"]*)"', tag))
+        if attributes.get("Type", "").endswith(kind):
+            found[attributes.get("Id", "")] = attributes.get("Target", "")
+    return found
+
+
+def _notes_text(xml: str) -> str:
+    """The text of the notes' body, a line per paragraph; not the slide number and date beside it."""
+    for shape in re.findall(r"<p:sp>.*?</p:sp>|<p:sp .*?</p:sp>", xml, re.DOTALL):
+        if re.search(r'<p:ph\b[^>]*\btype="body"', shape):
+            paragraphs = re.findall(r"<a:p>.*?</a:p>|<a:p .*?</a:p>", shape, re.DOTALL)
+            texts = ("".join(re.findall(r"<a:t>([^<]*)</a:t>", paragraph)) for paragraph in paragraphs)
+            return html.unescape("\n".join(text for text in texts if text.strip()))
+    return ""
 
 
 def _bold_headings(text: str) -> str:

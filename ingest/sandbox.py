@@ -112,6 +112,8 @@ class Parser:
         if isinstance(answer, dict) and answer.get("error") == "memory":
             self._end()
             raise MemoryError
+        if isinstance(answer, dict) and answer.get("error") == "failed":
+            self._end()  # nobody knows what an unforeseen failure left behind (open files, locks)
         return answer
 
     def _end(self) -> None:
@@ -343,7 +345,7 @@ def _answer(parse: Callable[[bytes, str], Extracted], data: bytes, name: str) ->
     except RecursionError:
         return {"error": "rejected", "detail": "the document is nested too deeply"}
     except Exception as error:  # noqa: BLE001 - the process boundary: every failure becomes the document's reason
-        return {"error": "rejected", "detail": f"the parser failed: {type(error).__name__}: {str(error)[:200]}"}
+        return {"error": "failed", "detail": f"the parser failed: {type(error).__name__}: {str(error)[:200]}"}
 
 
 def _send(answers: BinaryIO, answer: dict[str, Any]) -> None:

@@ -122,9 +122,7 @@ class Preparation:
 
 def quarantined(ref: DocumentRef, error: RayragError) -> Outcome:
     """The outcome of a document that cannot be indexed."""
-    return Outcome(
-        ref.document_id, ref.external_id, ref.uri, "quarantined", reason=error.detail, failure=type(error)
-    )
+    return Outcome(ref.document_id, ref.external_id, ref.uri, "quarantined", reason=error.detail, failure=type(error))
 
 
 def embed(documents: Sequence[Prepared], embedder: Embed) -> list[Embedded]:
@@ -204,7 +202,5 @@ def _rows(document: Embedded, version: int, ledger: Ledger) -> list[ChunkRow]:
             text_hash=text_hash(text).hex(),
             dense=vector,
         )
-        for chunk, text, vector in zip(
-            document.prepared.chunks, document.prepared.texts, document.vectors, strict=True
-        )
+        for chunk, text, vector in zip(document.prepared.chunks, document.prepared.texts, document.vectors, strict=True)
     ]

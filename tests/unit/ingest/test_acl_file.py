@@ -67,7 +67,10 @@ def test_empty_allow_means_nobody() -> None:
         (b"path: x", "must be a list"),
         (b"- [", "no valid YAML"),
         (b"\xff\xfe\x00", "no valid YAML"),
-        (b"- {path: a, allow: [everyone]}\n- {path: b, alow: [everyone]}", "entry 2: unknown key 'alow'; allowed here: path"),
+        (
+            b"- {path: a, allow: [everyone]}\n- {path: b, alow: [everyone]}",
+            "entry 2: unknown key 'alow'; allowed here: path",
+        ),
         (b"- {path: a}", "entry 1: give allow or deny"),
         (b"- {allow: [everyone]}", "entry 1: path must be a glob"),
         (b"- {path: 3, allow: [everyone]}", "entry 1: path must be a glob"),
