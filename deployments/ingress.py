@@ -96,7 +96,11 @@ class Ingress:
     """Turns HTTP into guarded calls of the other deployments."""
 
     def __init__(
-        self, args: AppArgs, retrieval: DeploymentHandle[Any], generation: DeploymentHandle[Any], sync: DeploymentHandle[Any]
+        self,
+        args: AppArgs,
+        retrieval: DeploymentHandle[Any],
+        generation: DeploymentHandle[Any],
+        sync: DeploymentHandle[Any],
     ) -> None:
         self._args = args
         # The middleware was built before the configuration was known.

@@ -75,7 +75,12 @@ def _extras(answer: QueryResponse) -> dict[str, Any]:
 
 
 def _head(body: ChatRequest, request_id: str, kind: str) -> dict[str, Any]:
-    return {"id": f"chatcmpl-{request_id or 'stream'}", "object": kind, "created": int(time.time()), "model": body.model}
+    return {
+        "id": f"chatcmpl-{request_id or 'stream'}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": body.model,
+    }
 
 
 def _chunk(head: dict[str, Any], delta: dict[str, Any], finish: str | None = None) -> str:

@@ -60,5 +60,7 @@ class Reranking:
 def _cross_encoder(args: AppArgs) -> CrossEncoder:
     from sentence_transformers import CrossEncoder
 
-    encoder: CrossEncoder = CrossEncoder(str(args.reranking.model), local_files_only=True, model_kwargs={"use_safetensors": True})
+    encoder: CrossEncoder = CrossEncoder(
+        str(args.reranking.model), local_files_only=True, model_kwargs={"use_safetensors": True}
+    )
     return encoder

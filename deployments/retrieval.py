@@ -53,7 +53,9 @@ class Retrieved:
 class Retrieval:
     """Searches within the caller's rights. Raises `Unavailable` when the ledger or the vector store does not answer."""
 
-    def __init__(self, args: AppArgs, embedding: DeploymentHandle[Any], reranking: DeploymentHandle[Any] | None) -> None:
+    def __init__(
+        self, args: AppArgs, embedding: DeploymentHandle[Any], reranking: DeploymentHandle[Any] | None
+    ) -> None:
         self._settings = args.retrieval
         self._reranking_settings = args.reranking
         self._embedding = embedding
@@ -125,7 +127,9 @@ class Retrieval:
         depth = max(self._settings.depth, search.top_k)
         tasks = []
         if vectors is not None:
-            tasks.append(asyncio.to_thread(self._store.search_dense, vectors.dense, visible, depth, search.document_ids))
+            tasks.append(
+                asyncio.to_thread(self._store.search_dense, vectors.dense, visible, depth, search.document_ids)
+            )
         if search.mode != "dense":
             terms = analyse(search.question)
             tasks.append(asyncio.to_thread(self._store.search_keyword, terms, visible, depth, search.document_ids))

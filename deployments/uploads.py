@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from ingest.acl_file import parse_acl
-from ingest.listing import InlineDocument
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from deployments.contract import DocumentStatus, DocumentUpload, RuleBody, UploadResponse
 from deployments.sync import Upload
+from ingest.acl_file import parse_acl
+from ingest.listing import InlineDocument
 from ingest.report import Outcome
 from policies.access import NOBODY, AccessRule
 from policies.errors import DocumentRejected, InvalidRequest, TooLarge, UnsupportedType

@@ -78,9 +78,7 @@ class OpenAiWriter:
         from openai import AsyncOpenAI
 
         key = read_secret(settings.api_key_file, settings.api_key_env) or "none"
-        self._client = AsyncOpenAI(
-            base_url=settings.base_url, api_key=key, timeout=settings.timeout_s, max_retries=1
-        )
+        self._client = AsyncOpenAI(base_url=settings.base_url, api_key=key, timeout=settings.timeout_s, max_retries=1)
         self._settings = settings
 
     @property

@@ -49,7 +49,7 @@ def main() -> int:
     console.rule("running")
     for name, address in addresses(running).items():
         console.print(f"  {name:14} {address}")
-    console.print("  try            .venv/bin/rayrag ask \"...\" --sub bob --tenant tarnfell --groups finance,people")
+    console.print('  try            .venv/bin/rayrag ask "..." --sub bob --tenant tarnfell --groups finance,people')
     console.print("  stop           make stop")
     console.print(f"  {'all worked' if ok else '[red]NOT as expected[/red]'} after {time.monotonic() - started:.0f} s")
     return 0 if ok else 1
@@ -62,7 +62,7 @@ def ingest(running: State, tenant: str) -> bool:
     job += ["--working-dir", ".", "--", "python", "-m", "ingest", "bulk", "--config", "serve_config.yaml"]
     job += ["--source", str(DOCUMENTS.resolve()), "--tenant", tenant]
     console.print(f"  ray job submit --working-dir . -- {' '.join(job[job.index('--') + 1 :])}")
-    return subprocess.run(job, env={**os.environ, **environment(running)}, check=False).returncode == 0  # noqa: S603
+    return subprocess.run(job, env={**os.environ, **environment(running)}, check=False).returncode == 0
 
 
 def ask_all(running: State, issuer: DevelopmentIssuer, people: dict[str, Any]) -> bool:
@@ -95,7 +95,9 @@ def ask(running: State, issuer: DevelopmentIssuer, person: dict[str, Any], quest
 
 def show(name: str, person: dict[str, Any], answer: dict[str, Any]) -> None:
     """Print an answer with its evidence."""
-    console.print(f"[cyan]{name}[/cyan] ({', '.join(person['groups'])}) gets, in {answer['timings_ms']['total']:.0f} ms:")
+    console.print(
+        f"[cyan]{name}[/cyan] ({', '.join(person['groups'])}) gets, in {answer['timings_ms']['total']:.0f} ms:"
+    )
     style = "yellow" if answer["abstained"] else "green"
     console.print(f"  [{style}]{escape(answer['answer'])}[/{style}]")
     for citation in answer["citations"]:

@@ -41,7 +41,7 @@ class DocumentRef:
 
 def document_id(tenant: str, source: str, external_id: str) -> str:
     """The public id of a place in a source: 32 hex digits of SHA-256."""
-    return hashlib.sha256("\x1f".join((tenant, source, external_id)).encode()).hexdigest()[:32]
+    return hashlib.sha256("\x1f".join((tenant, source, external_id)).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from index.ledger_records import (
     KnownDocument,
     LedgerCounts,
     NewVersion,
+    RowsToRepoint,
     RuleChange,
     StaleVersion,
     StoredDocument,
@@ -164,6 +165,19 @@ class Ledger:
             return RuleChange(document.access_id, access_id, document.version, document.chunk_count)
 
         return self._database.write(work)
+
+    def rows_carry(self, document_id: str, version: int, access_id: int) -> None:
+        """Record that the rows of a live version carry this rule now."""
+        here = versions.c.document_id == document_id, versions.c.version == version
+        carried = versions.update().where(*here).values(rows_access_id=access_id)
+        self._database.write(lambda connection: connection.execute(carried))
+
+    def unwritten_rules(self, source_id: int) -> Sequence[RowsToRepoint]:
+        """List live versions whose rows do not carry the document's rule yet: a run died behind `set_rule`."""
+        rows = select(documents.c.document_id, versions.c.version, versions.c.chunk_count, documents.c.access_id)
+        rows = rows.join_from(versions, documents, versions.c.document_id == documents.c.document_id)
+        rows = rows.where(documents.c.source_id == source_id, versions.c.version == documents.c.version)
+        return [RowsToRepoint(*row) for row in self._rows(rows.where(versions.c.rows_access_id != documents.c.access_id))]
 
     def delete(self, document_ids: Sequence[str]) -> int:
         """Delete documents and give how many there were. It holds at once, also against a `flip` on its way.
@@ -342,7 +356,7 @@ class Ledger:
                 state=WRITING,
                 content_hash=new.content_hash,
                 chunk_count=new.chunk_count,
-                begun_access_id=changes.get("access_id", document.access_id),
+                rows_access_id=changes.get("access_id", document.access_id),
                 run_id=run_id,
                 started_at=now,
             )
@@ -356,11 +370,12 @@ class Ledger:
         begun = connection.execute(select(versions).where(here, versions.c.version == version)).one_or_none()
         if document is None or begun is None or begun.state != WRITING:
             return begun is not None and begun.state == LIVE
-        if document.last_version != version or document.access_id != begun.begun_access_id:
+        if document.last_version != version or document.access_id != begun.rows_access_id:
             connection.execute(_state(RETIRED).where(here, versions.c.version == version))
             return False
         connection.execute(_state(RETIRED).where(here, versions.c.state == LIVE))
-        connection.execute(_state(LIVE).where(here, versions.c.version == version))
+        live = _state(LIVE).values(rows_access_id=access_id)
+        connection.execute(live.where(here, versions.c.version == version))
         changes = {
             "version": version,
             "chunk_count": begun.chunk_count,

@@ -93,6 +93,15 @@ class StaleVersion:
     chunk_count: int
 
 
+class RowsToRepoint(NamedTuple):
+    """A live version whose rows should carry `access_id`."""
+
+    document_id: str
+    version: int
+    chunk_count: int
+    access_id: int
+
+
 class RuleChange(NamedTuple):
     """What `set_rule` did. `version` is None when no chunk is live yet."""
 

@@ -103,7 +103,8 @@ versions = Table(
     Column("state", String(8), nullable=False),
     Column("content_hash", Text, nullable=False),
     Column("chunk_count", Integer, nullable=False),
-    Column("begun_access_id", Integer, nullable=False),  # the document's rule when the writing began
+    # The rule that the version's rows carry; while it is being written, the document's when the writing began.
+    Column("rows_access_id", Integer, nullable=False),
     Column("run_id", Text, nullable=False),
     Column("started_at", Double, nullable=False),
     Index("versions_by_state", "state"),

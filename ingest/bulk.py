@@ -25,7 +25,18 @@ from ingest.listing import Entry, list_source
 from ingest.plan import SyncPlan, plan
 from ingest.report import Outcome, Report
 from ingest.sandbox import Parser
-from ingest.stages import Embedded, Preparation, Prepared, change_rights, embed, pipeline_key, stamped, sweep, write
+from ingest.stages import (
+    Embedded,
+    Preparation,
+    Prepared,
+    change_rights,
+    embed,
+    pipeline_key,
+    repoint,
+    stamped,
+    sweep,
+    write,
+)
 from policies.access import AccessRule
 
 if TYPE_CHECKING:
@@ -52,9 +63,10 @@ class Bulk:
         """
         started = time.monotonic()
         self._store.open()
-        todo = self._plan(uri, tenant, rule)
+        source_id = self._ledger.source_id(tenant, source_name(uri), uri)
+        todo = self._plan(uri, tenant, rule, source_id)
         report = Report(discovered=todo.discovered, unchanged=todo.unchanged)
-        self._settle(todo, report)
+        self._settle(todo, source_id, report)
         self._progress(report)
         if todo.process:
             for outcome in self._stream(todo.process):
@@ -65,20 +77,21 @@ class Bulk:
         report.seconds = time.monotonic() - started
         return report
 
-    def _plan(self, uri: str, tenant: str, rule: AccessRule) -> SyncPlan:
+    def _plan(self, uri: str, tenant: str, rule: AccessRule, source_id: int) -> SyncPlan:
         tenant_id = self._ledger.tenant_id(tenant)
         source = source_name(uri)
-        source_id = self._ledger.source_id(tenant, source, uri)
         key = pipeline_key(self._model.model_id)
         listing = (stamped(entry, key) for entry in list_source(uri, tenant, source, rule))
         known = {document.document_id: document for document in self._ledger.known(source_id)}
         return plan(listing, known, lambda wanted: self._ledger.intern_rule(tenant_id, wanted), complete=True)
 
-    def _settle(self, todo: SyncPlan, report: Report) -> None:
+    def _settle(self, todo: SyncPlan, source_id: int, report: Report) -> None:
         """Do what needs no pipeline. Rights and deletions come before any new text."""
         report.deleted = self._ledger.delete(todo.deleted)
         sweep(self._ledger, self._store, todo.deleted)
         processed = {entry.ref.document_id for entry in todo.process}
+        for rows in self._ledger.unwritten_rules(source_id):
+            repoint(rows, self._ledger, self._store)
         for entry in todo.rights:
             change_rights(entry.ref.document_id, entry.ref.rule, self._ledger, self._store)
             report.indexed += entry.ref.document_id not in processed

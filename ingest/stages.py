@@ -15,6 +15,7 @@ from index.analysis import ANALYSIS_VERSION, analyse
 from index.document import Chunk, DocumentRef, Extracted, Vector
 from index.embedding_cache import text_hash
 from index.ledger import Ledger
+from index.ledger_records import NewVersion, RowsToRepoint, WrittenVersion
 from index.vectors import SCHEMA_VERSION, ChunkRow, VectorStore
 from ingest.chunking import CHUNKER_VERSION, Chunker
 from ingest.listing import Entry, read
@@ -143,19 +144,18 @@ def write(documents: Sequence[Embedded], ledger: Ledger, store: VectorStore, run
 
     Raises `Unavailable` when the store acknowledges fewer rows than were sent; the live versions then stay.
     """
-    opened: list[tuple[Embedded, int, list[ChunkRow]]] = []
-    for document in documents:
-        prepared = document.prepared
-        count = len(prepared.chunks)
-        version = ledger.begin_version(prepared.ref, prepared.content_hash, count, run_id, prepared.owner)
-        opened.append((document, version, _rows(document, version, ledger)))
-    rows = [row for _, _, of_document in opened for row in of_document]
+    prepared = [document.prepared for document in documents]
+    numbers = ledger.begin_versions(
+        [NewVersion(item.ref, item.content_hash, len(item.chunks), item.owner) for item in prepared], run_id
+    )
+    rows = [row for document, n in zip(documents, numbers, strict=True) for row in _rows(document, n, ledger)]
     acknowledged = store.upsert(rows)
     if acknowledged != len(rows):
         raise Unavailable(f"the vector store took {acknowledged} of {len(rows)} rows")
-    outcomes = [_flip(document, version, ledger) for document, version, _ in opened]
-    sweep(ledger, store, [document.prepared.ref.document_id for document in documents])
-    return outcomes
+    written = [WrittenVersion(item.ref, n, item.title) for item, n in zip(prepared, numbers, strict=True)]
+    flipped = ledger.flip_versions(written)
+    sweep(ledger, store, [item.ref.document_id for item in prepared])
+    return [_outcome(document, n, live) for document, n, live in zip(documents, numbers, flipped, strict=True)]
 
 
 def sweep(ledger: Ledger, store: VectorStore, document_ids: Sequence[str]) -> None:
@@ -170,14 +170,19 @@ def sweep(ledger: Ledger, store: VectorStore, document_ids: Sequence[str]) -> No
 def change_rights(document_id: str, rule: AccessRule, ledger: Ledger, store: VectorStore) -> None:
     """Give a document another access rule. The ledger's gate holds at once; then its rows follow, embedding nothing."""
     change = ledger.set_rule(document_id, rule)
-    if change.version is not None:
-        # Also for an equal rule: a run that died between the two statements left the rows behind.
-        store.set_access(document_id, change.version, change.chunk_count, change.new_access_id)
+    if change.version is not None and change.new_access_id != change.old_access_id:
+        repoint(RowsToRepoint(document_id, change.version, change.chunk_count, change.new_access_id), ledger, store)
 
 
-def _flip(document: Embedded, version: int, ledger: Ledger) -> Outcome:
+def repoint(rows: RowsToRepoint, ledger: Ledger, store: VectorStore) -> None:
+    """Let a version's rows carry the rule that the ledger names."""
+    store.set_access(rows.document_id, rows.version, rows.chunk_count, rows.access_id)
+    ledger.rows_carry(rows.document_id, rows.version, rows.access_id)
+
+
+def _outcome(document: Embedded, version: int, live: bool) -> Outcome:
     ref = document.prepared.ref
-    if not ledger.flip(ref, version, document.prepared.title):
+    if not live:
         return Outcome(ref.document_id, ref.external_id, ref.uri, "unchanged")  # a newer writer has it
     chunks = len(document.prepared.chunks)
     return Outcome(ref.document_id, ref.external_id, ref.uri, "indexed", version, chunks, document.computed)

@@ -14,7 +14,7 @@ from policies.errors import InvalidRequest
 from policies.principals import EVERYONE, Principal
 
 MAX_NAMES = 10_000
-_NAME = re.compile(r"^(user|group|role):[^\x00-\x1f\x7f]{1,256}$")
+_NAME = re.compile(r"(user|group|role):[^\x00-\x1f\x7f]{1,256}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class AccessRule:
         """Build a checked rule. Raises `InvalidRequest` for a name that no caller can ever have."""
         rule = cls(frozenset(allow), frozenset(deny))
         for name in rule.allow | rule.deny:
-            if name != EVERYONE and not _NAME.match(name):
+            if name != EVERYONE and not _NAME.fullmatch(name):
                 raise InvalidRequest(f"'{name[:64]}' is no principal: use user:NAME, group:NAME, role:NAME or everyone")
         if len(rule.allow) + len(rule.deny) > MAX_NAMES:
             raise InvalidRequest(f"an access rule holds at most {MAX_NAMES} principals")

@@ -79,7 +79,7 @@ TEXTS = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(TEXTS, st.booleans())
 def test_every_character_is_in_a_chunk_within_the_limit(text: str, is_markdown: bool) -> None:
     text = text.encode("utf-8", "ignore").decode()
@@ -128,7 +128,7 @@ def test_long_title_and_headings_do_not_crowd_out_the_passage() -> None:
 
 
 def test_headings_above_a_chunk_are_its_path() -> None:
-    body = prose(5, 2)
+    body = prose(5, 8)
     text = f"# Book\n\n## One\n\n{body}\n\n### Deep\n\n{body}\n\n## Two\n\n{body}"
     chunks = CHUNKER.split(Extracted(text, markdown=True))
     by_start = {chunk.text.split("\n")[0]: chunk.headings for chunk in chunks}
@@ -241,11 +241,11 @@ def sentences(text: str) -> list[tuple[int, int]]:
 
 
 LONG = {
-    "prose": Extracted(prose(20, 120)),
-    "prose with title": Extracted(prose(21, 80), "A title"),
-    "one paragraph": Extracted(prose(22, 80).replace("\n\n", " ")),
-    "markdown": Extracted(markdown(23, 60), markdown=True),
-    "markdown again": Extracted(markdown(24, 60), "The handbook", markdown=True),
+    "prose": Extracted(prose(20, 60)),
+    "prose with title": Extracted(prose(21, 40), "A title"),
+    "one paragraph": Extracted(prose(22, 40).replace("\n\n", " ")),
+    "markdown": Extracted(markdown(23, 40), markdown=True),
+    "markdown again": Extracted(markdown(24, 40), "The handbook", markdown=True),
 }
 
 
@@ -271,7 +271,7 @@ def test_edits_anywhere_stay_local() -> None:
     counts = []
     for document in LONG.values():
         text = document.text
-        for start, end in chance.sample(sentences(text), 20):
+        for start, end in chance.sample(sentences(text), 12):
             edited = text[:start] + "Something quite different is written in its place now." + text[end:]
             counts.append(changed(document, Extracted(edited, document.title, markdown=document.markdown)))
     assert max(counts) <= 5
@@ -284,17 +284,17 @@ def test_edits_anywhere_stay_local() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        (prose(30, 300) + "\n\n") * 25,
-        ("# H\n\n" + markdown(31, 100) + "\n\n") * 30,
+        (prose(30, 300) + "\n\n") * 10,
+        ("# H\n\n" + markdown(31, 100) + "\n\n") * 8,
         "x" * 1_000_000,
-        "word " * 200_000,
-        "日本語の文章。" * 100_000,
-        "\n" * 1_000_000 + "x",
-        "# h\n" * 100_000,
-        "| a | b |\n" * 100_000,
-        "- " * 300_000,
-        "```\n" * 100_000,
-        "a. B" * 250_000,
+        "word " * 60_000,
+        "日本語の文章。" * 20_000,
+        "\n" * 300_000 + "x",
+        "# h\n" * 20_000,
+        "| a | b |\n" * 20_000,
+        "- " * 60_000,
+        "```\n" * 20_000,
+        "a. B" * 50_000,
     ],
     ids=[
         "prose",
@@ -317,4 +317,4 @@ def test_time_is_linear(text: str) -> None:
     spent = time.process_time() - begin
     assert chunks
     assert all(len(chunk.text) < 20_000 for chunk in chunks)
-    assert spent < 5 * max(1.0, len(text) / 5_000_000)
+    assert spent < 2 + len(text) / 1_000_000

@@ -1,0 +1,144 @@
+"""One real local cluster for all end-to-end tests: Ray, Milvus Lite, the Serve application, tokens, files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+
+from cluster.local import UpOptions, stop, up
+from cluster.ray_head import environment
+from cluster.state import State
+from deployments.identity import development_issuer
+from index.settings import load
+from policies.tokens import DevelopmentIssuer
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = ROOT / "examples" / "documents"
+TENANT = "tarnfell"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Service:
+    """The running application and how to talk to it."""
+
+    state: State
+    config: Path
+    issuer: DevelopmentIssuer
+    client: httpx2.Client = field(repr=False)
+
+    def token(self, sub: str, groups: tuple[str, ...] = (), roles: tuple[str, ...] = ("user",), tenant: str = TENANT) -> str:
+        return self.issuer.sign(sub, tenant, roles, groups)
+
+    def call(self, method: str, path: str, token: str | None, **kwargs: Any) -> httpx2.Response:
+        headers = {**kwargs.pop("headers", {}), **({"authorization": f"Bearer {token}"} if token else {})}
+        return self.client.request(method, f"{self.state.api}{path}", headers=headers, **kwargs)
+
+    def query(self, token: str, question: str, **body: Any) -> dict[str, Any]:
+        answer = self.call("POST", "/v1/query", token, json={"question": question, **body})
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def retrieve(self, token: str, question: str, **body: Any) -> list[dict[str, Any]]:
+        answer = self.call("POST", "/v1/retrieve", token, json={"question": question, **body})
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["hits"])
+
+    def job(self, source: Path, tenant: str, acl: str = "") -> subprocess.Popen[str]:
+        """Start `ray job submit` as an operator does."""
+        command = [str(Path(sys.executable).parent / "ray"), "job", "submit", "--address", self.state.dashboard]
+        command += ["--working-dir", str(ROOT), "--", "python", "-m", "ingest", "bulk", "--config", str(self.config)]
+        command += ["--source", str(source), "--tenant", tenant, *(["--acl", acl] if acl else [])]
+        env = {**os.environ, **environment(self.state)}
+        return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def ingest(self, source: Path, tenant: str, acl: str = "") -> dict[str, Any]:
+        """Run the bulk job to its end and give its report."""
+        job = self.job(source, tenant, acl)
+        output, _ = job.communicate(timeout=300)
+        reports = [line for line in output.splitlines() if line.startswith("report ")]
+        assert job.returncode == 0 and reports, output[-4000:]
+        return dict(json.loads(reports[-1].removeprefix("report ")))
+
+
+@pytest.fixture(scope="session")
+def home() -> Iterator[Path]:
+    """A data directory with a space in its name."""
+    directory = Path(tempfile.mkdtemp(prefix="rr-", dir="/tmp")) / "data dir"
+    yield directory
+    shutil.rmtree(directory.parent, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def config(home: Path) -> Path:
+    """The product's configuration on free ports."""
+    document = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    args = document["applications"][0]["args"]
+    args["data_dir"] = str(home)
+    args["store"]["uri"] = f"http://127.0.0.1:{free_port()}"
+    args["ingest"] = {"parsing": {"timeout_s": 10, "memory_mb": 512}}
+    path = home.parent / "serve_config.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+@pytest.fixture(scope="session")
+def service(home: Path, config: Path) -> Iterator[Service]:
+    options = UpOptions(
+        config,
+        str(home),
+        port=free_port(),
+        gcs_port=free_port(),
+        dashboard_port=free_port(),
+        metrics_port=free_port(),
+        ready_s=300,
+    )
+    state = up(options, lambda line: print(line, file=sys.stderr)).state
+    try:
+        issuer = development_issuer(load(config, str(home)).identity)
+        with httpx2.Client(timeout=120) as client:
+            yield Service(state, config, issuer, client)
+    finally:
+        stop(state)
+
+
+@pytest.fixture(scope="session")
+def company(service: Service) -> Service:
+    """The service with the example company's documents in it, by `ray job submit`."""
+    report = service.ingest(DOCUMENTS, TENANT)
+    assert report["quarantined"] == 0, report["errors"]
+    return service
+
+
+@pytest.fixture(scope="session")
+def alice(service: Service) -> str:
+    return service.token("alice", ("engineering",))
+
+
+@pytest.fixture(scope="session")
+def bob(service: Service) -> str:
+    return service.token("bob", ("finance", "people"))
+
+
+@pytest.fixture(scope="session")
+def editor(service: Service) -> str:
+    """Somebody who may upload, view, change and delete."""
+    return service.token("eve", ("editors",), ("power_user", "editor-in-chief", "admin"))
