@@ -20,6 +20,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +270,7 @@ def curve(sets: Mapping[str, tuple[Collection, list[Question]]], vectors: Mappin
     telling = statistics.mean(_share_telling(collection, embedder) for collection, _ in sets.values())
     query = embedder.encode_query(["what is the effect of oxidation on the contacts of a circuit breaker"]).tokens[0]
     short = chunk[: round(len(chunk) * telling)]
-    kinds = {"int8": chunk, "int8, telling words": short, "float16": chunk.astype(np.float16)}
+    kinds: dict[str, Any] = {"int8": chunk, "int8, telling words": short, "float16": chunk.astype(np.float16)}
     weights = RetrievalSettings().dense_weight, RerankingSettings().weight
     text = max((t for collection, _ in sets.values() for t in collection.texts), key=lambda t: -abs(len(t) - 950))
     points = []
@@ -279,10 +280,10 @@ def curve(sets: Mapping[str, tuple[Collection, list[Question]]], vectors: Mappin
             for kind in ("int8", "int8, telling words")
         }
         for kind, kept in kinds.items():
-            milliseconds = _median_ms(lambda depth=depth, kept=kept: maxsim(query, [kept] * depth))
+            milliseconds = _median_ms(partial(maxsim, query, [kept] * depth))
             points.append(_point(kind, depth, measured.get(kind, measured["int8"]), milliseconds, kept.nbytes))
         if depth <= 30:
-            anew = _median_ms(lambda depth=depth: embedder.encode([text] * depth), 3)
+            anew = _median_ms(partial(embedder.encode, [text] * depth), 3)
             points.append(_point("encoded anew", depth, measured["int8"], anew, 0))
     return {"tokens of a chunk": len(chunk), "question tokens": len(query), "points": points}
 
@@ -319,7 +320,8 @@ def draw(points: Sequence[Mapping[str, Any]]) -> str:
     width, height, left, bottom = 720, 420, 70, 360
     low = min(point["nDCG@10"] for point in points) - 0.002
     high = max(point["nDCG@10"] for point in points) + 0.002
-    colours = dict(zip(dict.fromkeys(p["vectors"] for p in points), ("#1b6ca8", "#2a9d55", "#8a5fb5", "#c4472b"), strict=False))
+    kinds = dict.fromkeys(point["vectors"] for point in points)
+    colours = dict(zip(kinds, ("#1b6ca8", "#2a9d55", "#8a5fb5", "#c4472b"), strict=False))
 
     def place(point: Mapping[str, Any]) -> tuple[float, float]:
         across = (math.log10(max(point["ms"], 0.1)) + 1) / 5
@@ -350,7 +352,7 @@ def draw(points: Sequence[Mapping[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path, nargs="?", default=os.environ.get("RAYRAG_EVAL_DATA"))
-    parser.add_argument("--set", action="append", dest="sets", help="name[:questions[:documents]]; default: all folders")
+    parser.add_argument("--set", action="append", dest="sets", help="name[:questions[:documents]]; default: all")
     parser.add_argument("--cache", type=Path, default=Path(".rayrag/bench"), help="where vectors are kept")
     parser.add_argument("--curve", action="store_true", help="measure quality against milliseconds too")
     options = parser.parse_args()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -100,8 +99,7 @@ def stop(state: State) -> int:
     running = len(processes.milvus_processes(state))
     if processes.stop_milvus(state) and running:
         milvus.closed_cleanly(Path(state.data_dir))
-    if Path(state.ray_temp).parent != Path(state.data_dir):
-        shutil.rmtree(state.ray_temp, ignore_errors=True)
+    ray_head.remove_temp_directory(state)
     state.forget()
     return ended + running
 

@@ -34,7 +34,17 @@ def temp_directory(data_dir: Path) -> Path:
         shutil.rmtree(inside, ignore_errors=True)  # the logs of the time before
         inside.mkdir(mode=0o700)
         return inside
-    return Path(tempfile.mkdtemp(prefix="rayrag-", dir="/tmp" if Path("/tmp").is_dir() else None))  # noqa: S108
+    # Ray opens its directory to everyone; the one around it stays closed.
+    inside = Path(tempfile.mkdtemp(prefix="rayrag-", dir="/tmp" if Path("/tmp").is_dir() else None)) / "r"  # noqa: S108
+    inside.mkdir(mode=0o700)
+    return inside
+
+
+def remove_temp_directory(state: State) -> None:
+    """Remove Ray's directory where it is not below `data_dir`; there, its logs stay until the next start."""
+    outside = Path(state.ray_temp).parent
+    if state.ray_temp and outside != Path(state.data_dir):
+        shutil.rmtree(outside, ignore_errors=True)
 
 
 def environment(state: State) -> dict[str, str]:

@@ -8,12 +8,15 @@ from typing import Any
 
 import yaml
 
+from cluster.processes import is_loopback
 from cluster.serve_file import ServeFile, read_serve_file
 from cluster.spec import Group, Peer, Spec, WorkerGroup, read_spec
+from index.settings import application_args
 from policies.errors import ConfigurationError
 
 Manifest = dict[str, Any]
 
+DATA_DIR = "/var/lib/rayrag"
 CONFIG_PATH = "/etc/rayrag/serve_config.yaml"
 GCS, DASHBOARD, CLIENT, METRICS, AGENT = 6379, 8265, 10001, 8080, 52365
 PART = "app.kubernetes.io/part-of"
@@ -35,11 +38,14 @@ def write_manifests(config: Path, spec_file: Path, out: Path) -> list[Path]:
 def render(config: Path, spec_file: Path) -> dict[str, str]:
     """Give the text of each manifest by file name."""
     spec = read_spec(spec_file)
-    file = read_serve_file(config)
+    # Neither this machine's directories nor its environment belong in the manifests.
+    file = read_serve_file(config, str(application_args(config).get("data_dir") or DATA_DIR))
+    if is_loopback(file.host):
+        raise ConfigurationError(f"{config}: http_options.host: nobody reaches {file.host} in a pod; give 0.0.0.0")
     documents = {
         "rayservice.yaml": [ray_service(spec, file)],
         "rayjob.yaml": [config_map(spec, file), ray_job(spec, file)],
-        "raycluster.yaml": [ray_cluster(spec, file)],
+        "raycluster.yaml": [config_map(spec, file), ray_cluster(spec, file)],
         "networkpolicy.yaml": [network_policy(spec, file)],
     }
     return {name: _text(parts) for name, parts in documents.items()}
@@ -55,7 +61,7 @@ def ray_service(spec: Spec, file: ServeFile) -> Manifest:
         "spec": {
             "upgradeStrategy": {"type": "NewCluster"},
             "excludeHeadPodFromServeSvc": True,
-            "serveConfigV2": _Literal(_yaml(_serve_config(file))),
+            "serveConfigV2": _Literal(_yaml(file.document)),
             "rayClusterConfig": cluster,
         },
     }
@@ -116,7 +122,7 @@ def config_map(spec: Spec, file: ServeFile) -> Manifest:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": _metadata(spec, f"{spec.name}-config"),
-        "data": {"serve_config.yaml": _Literal(_yaml(_serve_config(file)))},
+        "data": {"serve_config.yaml": _Literal(_yaml(file.document))},
     }
 
 
@@ -168,15 +174,15 @@ def _cluster_spec(spec: Spec, file: ServeFile, workers: list[str], *, serves: bo
             "resources": _resources("500m", "1Gi", 0),
         },
         **_fault_tolerance(spec),
-        "headGroupSpec": _head(spec, file),
+        "headGroupSpec": _head(spec, file, serves=serves),
         "workerGroupSpecs": [_worker_group(spec, file, group, serves=serves) for group in groups],
     }
 
 
-def _head(spec: Spec, file: ServeFile) -> Manifest:
+def _head(spec: Spec, file: ServeFile, *, serves: bool) -> Manifest:
     ports = {"gcs-server": GCS, "dashboard": DASHBOARD, "client": CLIENT, "metrics": METRICS, "serve": file.port}
     probes = _probes("/api/gcs_healthz", DASHBOARD, None)
-    pod = _pod(spec, file, spec.head, "ray-head", ports, probes)
+    pod = _pod(spec, file, spec.head, "ray-head", ports, probes, serves=serves)
     # Work on the head would die with it: it only directs.
     return {"rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"}, "template": pod}  # noqa: S104
 
@@ -184,18 +190,19 @@ def _head(spec: Spec, file: ServeFile) -> Manifest:
 def _worker_group(spec: Spec, file: ServeFile, group: WorkerGroup, *, serves: bool) -> Manifest:
     # A worker takes requests once its Serve proxy answers; one that only computes is ready with its raylet.
     probes = _probes("/api/local_raylet_healthz", AGENT, ("/-/healthz", file.port) if serves else None)
+    ports = {"metrics": METRICS, "serve": file.port}
     return {
         "groupName": group.name,
         "replicas": group.min_replicas,
         "minReplicas": group.min_replicas,
         "maxReplicas": group.max_replicas,
         "rayStartParams": {},
-        "template": _pod(spec, file, group, "ray-worker", {"metrics": METRICS, "serve": file.port}, probes),
+        "template": _pod(spec, file, group, "ray-worker", ports, probes, serves=serves),
     }
 
 
 def _pod(
-    spec: Spec, file: ServeFile, group: Group, container: str, ports: dict[str, int], probes: Manifest
+    spec: Spec, file: ServeFile, group: Group, container: str, ports: dict[str, int], probes: Manifest, *, serves: bool
 ) -> Manifest:
     head = container == "ray-head"
     body = {
@@ -208,7 +215,7 @@ def _pod(
                 "ports": [{"containerPort": port, "name": name} for name, port in ports.items()],
                 "resources": _resources(group.cpu, group.memory, group.gpu),
                 "securityContext": _container_security(),
-                "volumeMounts": _mounts(spec, file),
+                "volumeMounts": _mounts(spec, file, config=not serves),
                 **probes,
             }
         ],
@@ -217,7 +224,7 @@ def _pod(
         "automountServiceAccountToken": head,
         "securityContext": _pod_security(spec),
         "terminationGracePeriodSeconds": SHUTDOWN_S,
-        "volumes": _volumes(spec),
+        "volumes": _volumes(spec, config=not serves),
         **_pull_secrets(spec),
         **({"nodeSelector": group.node_selector} if group.node_selector else {}),
     }
@@ -240,23 +247,23 @@ def _environment(spec: Spec, file: ServeFile) -> list[Manifest]:
     return [*({"name": name, "value": value} for name, value in sorted(plain.items())), *secret]
 
 
-def _mounts(spec: Spec, file: ServeFile) -> list[Manifest]:
+def _mounts(spec: Spec, file: ServeFile, *, config: bool) -> list[Manifest]:
     return [
         {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108
         {"name": "data", "mountPath": file.args.data_dir},
-        {"name": "config", "mountPath": str(Path(CONFIG_PATH).parent), "readOnly": True},
+        *([{"name": "config", "mountPath": str(Path(CONFIG_PATH).parent), "readOnly": True}] if config else []),
         *({"name": each.name, "mountPath": each.path, "readOnly": True} for each in spec.secret_files),
         *({"name": each.name, "mountPath": each.path, "readOnly": each.read_only} for each in spec.claims),
     ]
 
 
-def _volumes(spec: Spec) -> list[Manifest]:
+def _volumes(spec: Spec, *, config: bool) -> list[Manifest]:
     scratch: Manifest = {"emptyDir": {"sizeLimit": spec.data.scratch}}
     claim: Manifest = {"persistentVolumeClaim": {"claimName": spec.data.claim}}
     return [
         {"name": "scratch", **scratch},
         {"name": "data", **(claim if spec.data.claim else scratch)},
-        {"name": "config", "configMap": {"name": f"{spec.name}-config"}},
+        *([{"name": "config", "configMap": {"name": f"{spec.name}-config"}}] if config else []),
         *(
             {"name": each.name, "secret": {"secretName": each.secret, "defaultMode": 0o440}}
             for each in spec.secret_files
@@ -325,11 +332,6 @@ def _metadata(spec: Spec, name: str) -> Manifest:
 
 def _labels(spec: Spec) -> dict[str, str]:
     return {"app.kubernetes.io/name": "rayrag", PART: spec.name}
-
-
-def _serve_config(file: ServeFile) -> Manifest:
-    """The configuration as written, without the local additions that mean nothing in a pod."""
-    return file.document
 
 
 def _peer(peer: Peer) -> Manifest:

@@ -176,9 +176,10 @@ class Spec(Part):
         unknown = sorted(set(self.bulk.workers) - set(names))
         if unknown:
             raise ValueError(f"bulk.workers: no such group: {', '.join(unknown)}; there are: {', '.join(names)}")
-        volumes = ["data", "scratch", *(each.name for each in (*self.secret_files, *self.claims))]
+        own = [each.name for each in self.secret_files] + [each.name for each in self.claims]
+        volumes = ["config", "data", "scratch", *own]
         if len(set(volumes)) != len(volumes):
-            raise ValueError("secret_files and claims: names must differ, and not be data or scratch")
+            raise ValueError("secret_files and claims: names must differ, and not be config, data or scratch")
         return self
 
 

@@ -6,8 +6,7 @@ Ingress ─▶ Retrieval ─▶ Embedding
 └────▶ Sync ───────▶ Embedding
 """
 
-from __future__ import annotations
-
+# No postponed annotations here: Ray reads `build`'s to turn the file's `args` into the checked model.
 from typing import Any
 
 from ray.serve import Application

@@ -47,8 +47,8 @@ _NUMBERED_THINGS = "no nos nr art sec ch fig figs eq p pp vol para tel ext ref o
 _BEFORE_NUMBER = frozenset(_NUMBERED_THINGS.split())
 _OPENING_WORDS = """
     the a an it this that these those in on at he she they we you i if when while after before for to as by there its
-    his her their our your however but and or with from all no each both such since during under most some then once only
-    not so here who what which where how why
+    his her their our your however but and or with from all no each both such since during under most some then once
+    only not so here who what which where how why
 """
 _STARTERS = frozenset(_OPENING_WORDS.split())
 _LAST_WORD = re.compile(r"(?:[^\W\d_]\.)*[^\W_]+$")
@@ -58,7 +58,7 @@ _EDGE_MARKS = ("**", "__", "*", "_", "`")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Characters `[start, end)` of a passage; `lead` is what introduces them there: headings, a list's line, columns."""
+    """Characters `[start, end)` of a passage; `lead` is what introduces them: headings, a list's line, columns."""
 
     start: int
     end: int

@@ -311,9 +311,7 @@ class OpenVinoEncoder:
             precision = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}[settings.precision]
             options["INFERENCE_PRECISION_HINT"] = precision
         graph = BertGraph(self._weights, files.config)
-        self._request = (
-            openvino.Core().compile_model(graph.model(files.pooling), "CPU", options).create_infer_request()
-        )
+        self._request = openvino.Core().compile_model(graph.model(files.pooling), "CPU", options).create_infer_request()
 
     def run(self, ids: Ids, mask: Ids) -> Pass:
         results = self._request.infer([ids, mask], share_inputs=True, share_outputs=True)

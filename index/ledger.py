@@ -177,7 +177,9 @@ class Ledger:
         rows = select(documents.c.document_id, versions.c.version, versions.c.chunk_count, documents.c.access_id)
         rows = rows.join_from(versions, documents, versions.c.document_id == documents.c.document_id)
         rows = rows.where(documents.c.source_id == source_id, versions.c.version == documents.c.version)
-        return [RowsToRepoint(*row) for row in self._rows(rows.where(versions.c.rows_access_id != documents.c.access_id))]
+        return [
+            RowsToRepoint(*row) for row in self._rows(rows.where(versions.c.rows_access_id != documents.c.access_id))
+        ]
 
     def delete(self, document_ids: Sequence[str]) -> int:
         """Delete documents and give how many there were. It holds at once, also against a `flip` on its way.

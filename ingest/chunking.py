@@ -1,10 +1,10 @@
 """From a document's text to passages whose boundaries follow its structure and stay put under edits.
 
-The text is cut into units (headings, sentences, table rows, lines of code), and neighbours are merged while they fit:
-words before sentences, sentences before paragraphs, paragraphs before sections, and among equals in the order of a
-hash of the unit that follows. No decision reaches further than the few units around it, so that a changed sentence
-changes the passage it stands in and at most its neighbour. Packing units greedily from the start, as splitters
-commonly do, would move every later boundary of the section.
+The text is seen as units (headings, sentences, table rows, lines of code). Every heading starts a passage; a section
+that is too large is cut at its strongest boundary until the parts fit: paragraphs before sentences before words, and
+among equals by a hash of the unit that follows. Then tiny parts join a neighbour. No decision reaches further than the
+few units around it, so a changed sentence changes the passage it stands in and at most one more. Packing units greedily
+from the start, as splitters commonly do, would move every later boundary of the section.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from zlib import crc32
 
@@ -29,7 +29,7 @@ _LONG_WORD = 48
 """Characters of a run without white space after which it may be cut, as a last resort."""
 _CACHED_WORDS = 500_000
 
-# Strength of the boundary before a unit, weakest first: weaker boundaries merge first.
+# Strength of the boundary before a unit, weakest first: stronger boundaries are cut first.
 _GLUED, _WORD, _SENTENCE, _LINE, _PARAGRAPH, _HEADING = range(6)
 _DEEPEST = 6
 
@@ -96,7 +96,7 @@ class Chunker:
         if not units:
             return ()
         budget = self._limit - _SPECIAL_TOKENS - min(self.count(extracted.title or ""), self._limit // 4)
-        groups = _merge(units, text, _Sizes(self, budget - self._overlap, extracted.title))
+        groups = _group(units, text, _Sizes(self, budget - self._overlap, extracted.title))
         return tuple(self._chunks(text, units, groups, extracted))
 
     def count(self, text: str) -> int:
@@ -197,31 +197,55 @@ class _Sizes:
         """A section below this does not stand alone where a sibling has room."""
         return self._budget // 4
 
+    @property
+    def scrap(self) -> int:
+        """What a cut leaves below this goes back to a neighbour; a higher share would let edits reach further."""
+        return self._budget * 3 // 20
+
 
 def _above(unit: _Unit) -> _Section:
     """The section whose heading stands above a passage that begins with `unit`."""
     return unit.section.parent if unit.heading and unit.section.parent else unit.section
 
 
-def _merge(units: Sequence[_Unit], text: str, sizes: _Sizes) -> list[tuple[int, int]]:
-    """Merge neighbours, weakest boundary first, while the result fits. Returns first and last unit of each group."""
+def _group(units: Sequence[_Unit], text: str, sizes: _Sizes) -> list[tuple[int, int]]:
+    """Cut at every heading, then what is too large at its strongest boundary, then join what is tiny.
+
+    Whether a boundary becomes a cut depends only on the text up to the next stronger boundary on either side, and no
+    further than a passage's size. Returns the first and last unit of each group.
+    """
     total = [0, *accumulate(unit.tokens for unit in units)]
-    first, last = list(range(len(units))), list(range(len(units)))  # of the group, kept at its two ends
-    for index in _by_strength(units, text):
+    weakest_first = _by_strength(units, text)
+    cuts = [0, *(index for index in range(1, len(units)) if units[index].strength >= _HEADING), len(units)]
+    for index in reversed(weakest_first):
+        after = bisect_right(cuts, index)
+        left, right = cuts[after - 1], cuts[after]
+        if left != index and total[right] - total[left] > sizes.room(_above(units[left])):
+            cuts.insert(after, index)
+    first, last = list(range(len(units))), list(range(len(units)))  # of each group, kept at its two ends
+    for left, right in pairwise(cuts):
+        first[right - 1], last[left] = left, right - 1
+    inner = set(cuts[1:-1])
+    for index in weakest_first:
         left, right = first[index - 1], last[index]
-        room = sizes.room(_above(units[left]))
-        if total[right + 1] - total[left] > room:
-            continue
-        if units[index].strength >= _HEADING:
-            smaller = min(total[index] - total[left], total[right + 1] - total[index])
-            if smaller >= sizes.tiny or not _may_join(units[left].section, units[index].section):
-                continue
-        first[right], last[left] = left, right
+        if index in inner and _belong(units, total, (left, index, right + 1), sizes):
+            first[right], last[left] = left, right
     groups, begin = [], 0
     while begin < len(units):
         groups.append((begin, last[begin]))
         begin = last[begin] + 1
     return groups
+
+
+def _belong(units: Sequence[_Unit], total: Sequence[int], bounds: tuple[int, int, int], sizes: _Sizes) -> bool:
+    """Whether two neighbouring groups, `[left, middle)` and `[middle, right)`, become one: one of them is tiny."""
+    left, middle, right = bounds
+    if total[right] - total[left] > sizes.room(_above(units[left])):
+        return False
+    smaller = min(total[middle] - total[left], total[right] - total[middle])
+    if units[middle].strength < _HEADING:
+        return smaller < sizes.scrap
+    return smaller < sizes.tiny and _may_join(units[left].section, units[middle].section)
 
 
 def _may_join(left: _Section, right: _Section) -> bool:
@@ -230,7 +254,7 @@ def _may_join(left: _Section, right: _Section) -> bool:
 
 
 def _by_strength(units: Sequence[_Unit], text: str) -> list[int]:
-    """The boundaries (by the unit after each) in the order in which they merge.
+    """The boundaries (by the unit after each), weakest first.
 
     The order among equals comes from a hash of how the unit begins, then of all of it: an edit further back in the
     unit moves nothing, and rows that all begin alike still differ.

@@ -533,33 +533,39 @@ def _office(data: bytes, key: str) -> Extracted:
 def _pptx(data: bytes) -> Extracted:
     """One `Page` per slide; the speaker's notes follow the slide's own text."""
     result = _extract(data, MIME["pptx"], pages=True)
-    all_notes = _speaker_notes(data)
+    contents = [slide.content for slide in result.pages or []]
+    order, all_notes = _slide_order(data)
+    if sorted(order) != list(range(len(contents))):
+        order, all_notes = list(range(len(contents))), {}
     texts, ranges, offset = [], [], 0
-    for slide in result.pages or []:
-        text = _tidy(_bold_headings(slide.content))
-        notes = clean(all_notes.get(slide.page_number, "")).strip()
+    for number, position in enumerate(order, start=1):
+        text = _tidy(_bold_headings(contents[position]))
+        notes = clean(all_notes.get(position, "")).strip()
         if notes:
             text = f"{text}\n\nNotes: {notes}" if text else f"Notes: {notes}"
         texts.append(text)
-        ranges.append(Page(slide.page_number, offset, offset + len(text)))
+        ranges.append(Page(number, offset, offset + len(text)))
         offset += len(text) + 2
     text = "\n\n".join(texts)
     title = usable_title(result.metadata.title) or usable_title(first_heading(text))
     return Extracted(text=text, title=title, pages=tuple(ranges), markdown=True)
 
 
-def _speaker_notes(data: bytes) -> dict[int, str]:
-    """The notes by slide number. Read here: xberg 1.3 gives them to slides by file number and not by relation."""
+def _slide_order(data: bytes) -> tuple[list[int], dict[int, str]]:
+    """The slides as shown, and their notes, both by position among the slide files.
+
+    xberg 1.3 gives slides in the order of their files, and notes by file number: wrong once slides were moved.
+    """
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        order = re.findall(r'<p:sldId\b[^>]*?\br:id="([^"]+)"', _part(archive, "ppt/presentation.xml"))
+        shown = re.findall(r'<p:sldId\b[^>]*?\br:id="([^"]+)"', _part(archive, "ppt/presentation.xml"))
         slides = _relations(archive, "ppt/_rels/presentation.xml.rels", "/slide")
+        names = [PurePosixPath(slides.get(relation, "")).name for relation in shown]
+        files = sorted(set(names), key=lambda name: (len(name), name))
         notes = {}
-        for number, relation in enumerate(order, start=1):
-            name = PurePosixPath(slides.get(relation, "")).name
-            targets = _relations(archive, f"ppt/slides/_rels/{name}.rels", "/notesSlide")
-            for target in targets.values():
-                notes[number] = _notes_text(_part(archive, f"ppt/notesSlides/{PurePosixPath(target).name}"))
-    return notes
+        for position, name in enumerate(files):
+            for target in _relations(archive, f"ppt/slides/_rels/{name}.rels", "/notesSlide").values():
+                notes[position] = _notes_text(_part(archive, f"ppt/notesSlides/{PurePosixPath(target).name}"))
+    return [files.index(name) for name in names], notes
 
 
 def _part(archive: zipfile.ZipFile, name: str) -> str:

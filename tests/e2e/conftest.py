@@ -45,7 +45,9 @@ class Service:
     issuer: DevelopmentIssuer
     client: httpx2.Client = field(repr=False)
 
-    def token(self, sub: str, groups: tuple[str, ...] = (), roles: tuple[str, ...] = ("user",), tenant: str = TENANT) -> str:
+    def token(
+        self, sub: str, groups: tuple[str, ...] = (), roles: tuple[str, ...] = ("user",), tenant: str = TENANT
+    ) -> str:
         return self.issuer.sign(sub, tenant, roles, groups)
 
     def call(self, method: str, path: str, token: str | None, **kwargs: Any) -> httpx2.Response:

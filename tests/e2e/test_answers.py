@@ -38,7 +38,9 @@ def test_a_pdf_answer_names_its_page(company, alice):
 
 def test_most_of_the_example_questions_come_out_as_their_author_says(company, alice, bob):
     tokens = {"alice": alice, "bob": bob}
-    wrong = [row for row in QUESTIONS if not holds(company.query(tokens[row["ask_as"]], row["question"]), row["expect"])]
+    wrong = [
+        row for row in QUESTIONS if not holds(company.query(tokens[row["ask_as"]], row["question"]), row["expect"])
+    ]
     assert len(wrong) <= len(QUESTIONS) // 10, [(row["ask_as"], row["question"]) for row in wrong]
 
 

@@ -55,6 +55,19 @@ def test_equal_scores_are_ordered_by_id() -> None:
     assert ids(rerank(make_list(c=1.0, a=1.0), {"a": 2.0, "c": 2.0}, 0.5)) == "ac"
 
 
+def test_keyword_never_counts_less_than_nothing() -> None:
+    # BM25's minimum is 0 by theory: the last passage of a good keyword list still gains from being in it.
+    dense, keyword = make_list(a=0.9, b=0.5, c=0.5), make_list(a=10.0, c=9.0)
+    assert ids(fuse(dense, keyword, 0.5)) == "acb"
+
+
+def test_known_cosines_place_what_only_keyword_search_found() -> None:
+    dense, keyword = make_list(a=0.8, b=0.6), make_list(c=10.0, d=9.9)
+    assert ids(fuse(dense, keyword, 0.5)) == "acdb"
+    assert ids(fuse(dense, keyword, 0.5, {"c": 0.1, "d": 0.59})) == "dabc"
+    assert fuse(dense, keyword, 0.5, {"a": -1.0, "x": 2.0}) == fuse(dense, keyword, 0.5)
+
+
 @given(lists, lists, weights)
 def test_fusion_loses_and_repeats_nothing(dense: list[Scored], keyword: list[Scored], weight: float) -> None:
     fused = fuse(dense, keyword, weight)

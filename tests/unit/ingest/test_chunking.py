@@ -114,8 +114,8 @@ def test_splitting_is_repeatable() -> None:
 def test_chunks_are_well_filled() -> None:
     chunks = checked(CHUNKER, Extracted(prose(3, 100)), 200)
     sizes = [CHUNKER.count(chunk.text) for chunk in chunks]
-    assert sum(sizes) / len(sizes) > 110
-    assert sum(size < 40 for size in sizes) <= len(sizes) // 20
+    assert sum(sizes) / len(sizes) > 100
+    assert sum(size < 40 for size in sizes) <= len(sizes) // 10
 
 
 def test_long_title_and_headings_do_not_crowd_out_the_passage() -> None:
@@ -274,8 +274,8 @@ def test_edits_anywhere_stay_local() -> None:
         for start, end in chance.sample(sentences(text), 12):
             edited = text[:start] + "Something quite different is written in its place now." + text[end:]
             counts.append(changed(document, Extracted(edited, document.title, markdown=document.markdown)))
-    assert max(counts) <= 5
-    assert sum(count <= 2 for count in counts) >= len(counts) * 0.93
+    assert max(counts) <= 3
+    assert sum(count <= 2 for count in counts) >= len(counts) * 0.98
 
 
 # ---- time ----

@@ -227,14 +227,35 @@ def test_a_cut_end_is_found_by_a_checkpoint(log: AuditLog, database_url: str) ->
     assert (verdict.ok, verdict.first_bad) == (False, 9)
 
 
-def rewritten(url: str, actor: str) -> None:
-    """Change record 4 and compute the whole chain anew, as an attacker with time would."""
+def stored_rows(url: str) -> list[dict[str, Any]]:
     engine = create_engine(url)
     with engine.connect() as connection:
-        rows = [
-            dict(row) for row in connection.execute(text("SELECT * FROM audit_records ORDER BY sequence")).mappings()
-        ]
+        found = connection.execute(text("SELECT * FROM audit_records ORDER BY sequence")).mappings()
+        rows = [dict(row) for row in found]
     engine.dispose()
+    return rows
+
+
+def test_a_record_with_a_right_hash_but_a_wrong_past_is_found(log: AuditLog, database_url: str) -> None:
+    filled(log)
+    row = stored_rows(database_url)[3] | {"actor": "eve"}
+    change = "UPDATE audit_records SET actor = 'eve', hash = :hash WHERE sequence = 4"
+    tampered(database_url, change, hash=record_hash(row))
+
+    assert (log.verify().ok, log.verify().first_bad) == (False, 5)
+
+
+def test_a_gap_that_was_linked_over_is_found(log: AuditLog, database_url: str) -> None:
+    filled(log)
+    tampered(database_url, "DELETE FROM audit_records WHERE sequence = 4")
+    rewritten(database_url, "ada")
+
+    assert (log.verify().ok, log.verify().first_bad) == (False, 4)
+
+
+def rewritten(url: str, actor: str) -> None:
+    """Change record 4 and compute the whole chain anew, as an attacker with time would."""
+    rows = stored_rows(url)
     previous = GENESIS
     for row in rows:
         row["previous_hash"] = previous

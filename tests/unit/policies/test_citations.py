@@ -60,6 +60,10 @@ CASES: list[tuple[str, str, str, list[str]]] = [
      ["The travel budget is 1,200 euros a year."]),
     ("the wrong passage", "Employees get 25 days of leave [2].", "Employees get 25 days of leave.", []),
     ("no passage of that number", "Employees get 25 days [7] of leave [0].", "Employees get 25 days of leave.", []),
+    ("number nought is not the last passage", "Flights are booked by the office [0].",
+     "Flights are booked by the office.", []),
+    ("a word in common is not enough", "Requests for bananas delight every monkey in town [1].",
+     "Requests for bananas delight every monkey in town.", []),
     ("one of two holds", "Employees get 25 days of leave [2, 1].", "Employees get 25 days of leave [1].",
      ["Employees get 25 days of leave."]),
     ("numbered in order of appearance", "Flights are booked by the office [2]. Managers approve requests [1].",
@@ -143,6 +147,7 @@ def test_nothing_holds_without_evidence() -> None:
         ("", 143, 132, False, "backwards"),
         ("E", 100, 101, True, "the first character"),
         ("E", 99, 100, False, "before the chunk"),
+        ("s", 98, 99, False, "before the chunk, counted from its end"),
     ],
 )
 def test_a_quote_holds_only_at_its_place(quote: str, start: int, end: int, expected: bool, why: str) -> None:
@@ -209,6 +214,16 @@ def test_a_streamed_answer_is_checked_like_a_whole_one(answer: str, data: st.Dat
     assert streamed == whole.answer
     assert tuple(checker.citations) == whole.citations
     assert checker.removed == whole.removed
+
+
+def test_a_number_within_a_line_is_no_list_number_in_a_stream_either() -> None:
+    answer = "Hello there. 7) Managers approve requests [1]."
+    checker = CitationChecker(EVIDENCE)
+
+    assert (
+        "".join([*(checker.feed(character) for character in answer), checker.finish()])
+        == check(answer, EVIDENCE).answer
+    )
 
 
 def test_a_stream_lets_go_of_each_sentence_that_is_complete() -> None:

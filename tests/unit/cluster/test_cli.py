@@ -1,0 +1,149 @@
+"""The command line: one sentence on stderr and exit code 1 for what is expected to go wrong, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.cli import main
+
+ROOT = Path(__file__).resolve().parents[3]
+CONFIG = str(ROOT / "serve_config.yaml")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["rayrag", *words])
+    try:
+        return main()
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAYRAG_DATA_DIR", raising=False)
+    monkeypatch.delenv("RAYRAG_TOKEN", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["up", "--config", "absent.yaml"], "absent.yaml: No such file or directory"),
+        (["token", "--sub", "a", "--tenant", "t", "--config", "absent.yaml"], "absent.yaml: No such file"),
+        (["token", "--sub", "a", "--tenant", "t", "--ttl", "0", "--config", CONFIG], "between 1 and 86400 seconds"),
+        (["ingest", "documents", "--tenant", "t"], "start it with rayrag up"),
+        (["ingest", "documents", "--tenant", "t", "--no-wait", "--report", "r.json"], "leave out --no-wait"),
+        (["ask", "why?"], "give --token, or RAYRAG_TOKEN="),
+        (["ask", "why?", "--token", "x"], "start it with rayrag up"),
+        (["ask", "why?", "--token", "x", "--url", "http://127.0.0.1:9"], "does not answer"),
+        (["audit", "verify", "--export", "absent.jsonl"], "absent.jsonl: No such file or directory"),
+        (["render", "kuberay", "--config", "absent.yaml"], "absent.yaml: No such file"),
+        (["render", "kuberay", "--config", CONFIG], "give 0.0.0.0"),
+    ],
+)
+def test_an_expected_error_is_one_sentence(
+    words: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *words) == 1
+
+    output = capsys.readouterr()
+    assert sentence in output.err
+    assert len(output.err.strip().splitlines()) == 1
+    assert output.out == ""
+
+
+def test_a_token_speaks_for_whom_it_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    import jwt
+
+    words = ["--sub", "ada", "--tenant", "acme", "--roles", "user, auditor", "--groups", "g", "--ttl", "60"]
+    assert run(monkeypatch, "token", *words, "--config", CONFIG, "--data-dir", "data") == 0
+
+    claims = jwt.decode(capsys.readouterr().out.strip(), options={"verify_signature": False})
+    assert (claims["sub"], claims["tenant"], claims["roles"], claims["groups"]) == (
+        "ada", "acme", ["auditor", "user"], ["g"],
+    )  # fmt: skip
+    assert (elsewhere / "data" / "secrets" / "issuer.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_no_token_where_only_others_issue_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu = str(ROOT / "serve_config.gpu.yaml")
+    assert run(monkeypatch, "token", "--sub", "a", "--tenant", "t", "--config", gpu, "--data-dir", "d") == 1
+
+    assert "trusts only external issuers" in capsys.readouterr().err
+
+
+def test_the_data_directory_is_the_options_then_the_environments_then_the_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    def where(*words: str) -> str:
+        assert run(monkeypatch, "status", "--json", *words) == 1
+        return str(json.loads(capsys.readouterr().out)["data_dir"])
+
+    assert where() == str(elsewhere / ".rayrag")
+    document: dict[str, Any] = yaml.safe_load(Path(CONFIG).read_text(encoding="utf-8"))
+    document["applications"][0]["args"]["data_dir"] = str(elsewhere / "file")
+    (elsewhere / "serve_config.yaml").write_text(yaml.safe_dump(document))
+    assert where() == str(elsewhere / "file")
+    monkeypatch.setenv("RAYRAG_DATA_DIR", str(elsewhere / "environment"))
+    assert where() == str(elsewhere / "environment")
+    assert where("--data-dir", "option") == str(elsewhere / "option")
+
+
+def test_down_where_nothing_runs_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "down") == 0
+    assert "nothing runs" in capsys.readouterr().out
+
+
+def test_audit_verify_names_the_first_bad_record(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    from policies.audit import AuditIntent, AuditLog
+
+    where = ["--config", CONFIG, "--data-dir", str(elsewhere / "data")]
+    log = AuditLog(f"sqlite:///{elsewhere}/data/audit.sqlite")
+    for number in range(3):
+        log.intent(AuditIntent(str(number), "ada", "acme", "query", "1"))
+    log.close()
+
+    assert run(monkeypatch, "audit", "verify", *where) == 0
+    assert run(monkeypatch, "audit", "export", "record.jsonl", *where) == 0
+    assert run(monkeypatch, "audit", "verify", "--export", "record.jsonl") == 0
+    record = Path("record.jsonl")
+    lines = record.read_text().splitlines(keepends=True)
+    record.write_text(lines[0] + lines[1].replace("ada", "eve") + lines[2])
+    capsys.readouterr()
+    assert run(monkeypatch, "audit", "verify", "--export", "record.jsonl") == 1
+    assert "Record 2 is the first bad one" in capsys.readouterr().err
+
+
+def test_no_dead_letters_is_an_empty_list(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    (elsewhere / "data").mkdir()
+    where = ["--config", CONFIG, "--data-dir", str(elsewhere / "data")]
+
+    assert run(monkeypatch, "dead-letters", "list", "--json", *where) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_the_command_line_starts_without_ray_and_without_models() -> None:
+    code = "import sys, cluster.cli; print([m for m in ('ray', 'torch', 'pymilvus', 'pandas') if m in sys.modules])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+
+    assert done.stdout.strip() == "[]"
