@@ -21,10 +21,12 @@ from index.analysis import analyse
 
 __all__ = ["Candidate", "Extraction", "Passage", "Quote", "Span", "candidates", "choose", "sentences"]
 
-MAX_CANDIDATES = 16
+MAX_CANDIDATES = 8
+"""Twice as many cost twice the model's time and found an answer in one question of a hundred more."""
 MAX_QUOTES = 3
 MIN_SUPPORT = 0.5
-"""Below this, no answer."""
+"""Below this, no answer. Measured on 127 factual questions (XQuAD, ClapNQ, the examples): with the answering document
+out of sight 94 % abstain, with it in sight 73 % quote the answer; 97 % and 65 % at 0.6, 86 % and 79 % at 0.35."""
 _LEAD_CHARS = 60
 _RANK_SHARE = 0.5
 """What the first passage's place is worth, in shares of the question's words, when candidates are taken."""
@@ -78,7 +80,7 @@ class Extraction:
 
 
 def candidates(question: str, passages: Sequence[Passage], limit: int = MAX_CANDIDATES) -> list[Candidate]:
-    """Choose by words alone, in microseconds, which units are worth embedding: at most `limit`, in reading order."""
+    """Choose by words alone, in milliseconds, which units are worth embedding: at most `limit`, in reading order."""
     units = [(index, span) for index, passage in enumerate(passages) for span in sentences(passage.text)]
     if not units:
         return []

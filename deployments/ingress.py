@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -38,7 +35,7 @@ from deployments.contract import (
 from deployments.exposition import exposition
 from deployments.identity import audit_log, policy_version, scrape_token, verifier
 from deployments.metrics import Metrics
-from deployments.problems import answer_for
+from deployments.streaming import query_events, streamed
 from deployments.uploads import read_uploads, upload_response
 from index.document import Hit
 from index.ledger import Ledger
@@ -90,6 +87,31 @@ Token = Annotated[str, Depends(_token)]
 RequestId = Annotated[str, Depends(_request_id)]
 
 
+# Ray freezes the routes when the class is decorated: what they use must stand above it.
+
+
+def _noted(body: QueryRequest) -> dict[str, str]:
+    noted = {"question_sha256": question_sha256(body.question)}
+    return noted | ({"purpose": body.purpose} if body.purpose else {})
+
+
+def _hit(hit: Hit) -> HitBody:
+    return HitBody(**{name: getattr(hit, name) for name in HitBody.model_fields})
+
+
+def _document(record: DocumentRecord) -> DocumentBody:
+    return DocumentBody(
+        document_id=record.document_id,
+        external_id=record.external_id,
+        title=record.title,
+        uri=record.uri,
+        version=record.version,
+        chunks=record.chunk_count,
+        updated_at=datetime.fromtimestamp(record.updated_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        source=record.source,
+    )
+
+
 @serve.deployment(name="Ingress")
 @serve.ingress(api)
 class Ingress:
@@ -121,7 +143,7 @@ class Ingress:
         """Answer a question with citations. `stream`: server-sent events token, citations, done or error."""
         answer = self._answer(body, Options(), token, request_id)
         if body.stream:
-            return await _streamed(answer, _query_events, request_id)
+            return await streamed(answer, query_events, request_id)
         return await collect(answer)
 
     @api.post("/v1/retrieve", response_model=RetrieveResponse, responses=_PROBLEMS)
@@ -145,7 +167,7 @@ class Ingress:
         question, options = openai_api.question_of(body)
         answer = self._answer(QueryRequest(question=question), options, token, request_id)
         if body.stream:
-            return await _streamed(answer, openai_api.events(body), request_id)
+            return await streamed(answer, openai_api.events(body), request_id)
         return openai_api.completion(body, await collect(answer))
 
     @api.get("/v1/models", responses=_PROBLEMS)
@@ -255,62 +277,3 @@ class Ingress:
                     yield event
         assert final is not None, "an answer's stream ends in its response"
         yield final  # behind the audit outcome: no record, no answer
-
-
-async def _streamed(
-    answer: AsyncIterator[Text | QueryResponse],
-    events: Callable[[AsyncIterator[Text | QueryResponse]], AsyncIterator[str]],
-    request_id: str,
-) -> StreamingResponse:
-    """Send server-sent events. What fails before the first event is an ordinary HTTP error; later, an `error` event."""
-    first = await anext(answer)
-
-    async def body() -> AsyncIterator[str]:
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(answer.aclose)  # type: ignore[attr-defined]
-            try:
-                async for event in events(_chain(first, answer)):
-                    yield event
-            except Exception as error:  # noqa: BLE001 - the head has left: the error must travel in the stream
-                problem = answer_for(error, request_id).body(request_id)
-                yield f"event: error\ndata: {json.dumps(problem)}\n\n"
-
-    return StreamingResponse(body(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
-
-
-async def _chain(first: Text | QueryResponse, rest: AsyncIterator[Text | QueryResponse]) -> AsyncIterator[Any]:
-    yield first
-    async for event in rest:
-        yield event
-
-
-async def _query_events(answer: AsyncIterator[Text | QueryResponse]) -> AsyncIterator[str]:
-    async for event in answer:
-        if isinstance(event, Text):
-            yield f"event: token\ndata: {json.dumps({'text': event.text}, ensure_ascii=False)}\n\n"
-        else:
-            citations = [citation.model_dump() for citation in event.citations]
-            yield f"event: citations\ndata: {json.dumps({'citations': citations}, ensure_ascii=False)}\n\n"
-            yield f"event: done\ndata: {event.model_dump_json()}\n\n"
-
-
-def _noted(body: QueryRequest) -> dict[str, str]:
-    noted = {"question_sha256": question_sha256(body.question)}
-    return noted | ({"purpose": body.purpose} if body.purpose else {})
-
-
-def _hit(hit: Hit) -> HitBody:
-    return HitBody(**{name: getattr(hit, name) for name in HitBody.model_fields})
-
-
-def _document(record: DocumentRecord) -> DocumentBody:
-    return DocumentBody(
-        document_id=record.document_id,
-        external_id=record.external_id,
-        title=record.title,
-        uri=record.uri,
-        version=record.version,
-        chunks=record.chunk_count,
-        updated_at=datetime.fromtimestamp(record.updated_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        source=record.source,
-    )

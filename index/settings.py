@@ -21,7 +21,7 @@ DATA_DIR_VARIABLE = "RAYRAG_DATA_DIR"
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class ClaimNames(Section):
@@ -170,7 +170,7 @@ class GenerationSettings(Section):
     accelerator: str | None = None
     placement: list[dict[str, float]] | None = Field(default=None, description="placement group bundles for vLLM")
     environment: dict[str, str] = Field(default_factory=dict, description="environment of the vLLM replicas")
-    min_support: float = Field(default=0.35, ge=0, le=1, description="extractive: below this, abstain")
+    min_support: float = Field(default=0.5, ge=0, le=1, description="extractive: below this, abstain")
 
     @model_validator(mode="after")
     def _model_where_needed(self) -> GenerationSettings:

@@ -259,13 +259,15 @@ def _by_strength(units: Sequence[_Unit], text: str) -> list[int]:
     The order among equals comes from a hash of how the unit begins, then of all of it: an edit further back in the
     unit moves nothing, and rows that all begin alike still differ.
     """
-    keys = []
-    for index in range(1, len(units)):
-        unit = units[index]
-        content = text[unit.start : unit.end].strip()
-        keys.append((unit.strength, _hash(content[:24]), _hash(content), index))
+    contents = [text[unit.start : unit.end].strip() for unit in units]
+    hashes = [_hash(content) for content in contents]
+    keys = [
+        # The last two tell apart units that repeat word for word; without them a cut would shave off one at a time.
+        (units[index].strength, _hash(contents[index][:24]), hashes[index], hashes[index - 1], _hash(str(index)), index)
+        for index in range(1, len(units))
+    ]
     keys.sort()
-    return [key[3] for key in keys]
+    return [key[-1] for key in keys]
 
 
 def _word_pieces(word: str) -> Sequence[str]:
@@ -386,7 +388,7 @@ def _pieces(unit: _Unit, text: str, most: int) -> Iterator[_Unit]:
             stop = _whole_character(text, stop, unit.end)
         word = text[position:stop].strip()
         words += 1
-        if stop < unit.end and (cut_inside or words >= most // 6 or _ends_phrase(word)):
+        if stop < unit.end and (cut_inside or words >= most // 6 or (words > 2 and _ends_phrase(word))):
             yield _Unit(begin, stop, strength, unit.section, heading=unit.heading and begin == unit.start)
             begin, strength, words = stop, _GLUED if cut_inside else _WORD, 0
         position = stop

@@ -64,7 +64,7 @@ def test_keyword_never_counts_less_than_nothing() -> None:
 def test_known_cosines_place_what_only_keyword_search_found() -> None:
     dense, keyword = make_list(a=0.8, b=0.6), make_list(c=10.0, d=9.9)
     assert ids(fuse(dense, keyword, 0.5)) == "acdb"
-    assert ids(fuse(dense, keyword, 0.5, {"c": 0.1, "d": 0.59})) == "dabc"
+    assert ids(fuse(dense, keyword, 0.5, {"c": 0.1, "d": 0.59})) == "dacb"
     assert fuse(dense, keyword, 0.5, {"a": -1.0, "x": 2.0}) == fuse(dense, keyword, 0.5)
 
 
