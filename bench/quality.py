@@ -1,6 +1,6 @@
 """How well the product ranks: nDCG@10 on collections in BEIR's layout, and what reranking costs.
 
-    python bench/quality.py DATA --set scifact:135:1000 --set cisi --cache /var/tmp/vectors --curve
+    python -m bench.quality DATA --set scifact:135:1000 --set cisi --cache /var/tmp/vectors --curve
 
 DATA (or `RAYRAG_EVAL_DATA`) holds one folder a collection: `corpus.jsonl`, `queries.jsonl`, `qrels.tsv`. A set is
 `name[:questions[:documents]]`: every n-th question, and all relevant documents among a random choice of others. One
@@ -251,9 +251,7 @@ def compare(sets: Mapping[str, tuple[Collection, list[Question]]]) -> dict[str, 
 def leave_one_out(sets: Mapping[str, tuple[Collection, list[Question]]]) -> dict[str, Any]:
     """For each set, the weights that are best on the others, and what they give on it."""
     depth = RerankingSettings().depth
-    table = {
-        pair: {name: quality(*found, product(*pair, depth)) for name, found in sets.items()} for pair in GRID
-    }
+    table = {pair: {name: quality(*found, product(*pair, depth)) for name, found in sets.items()} for pair in GRID}
     chosen = {}
     for name in sets:
         others = [other for other in sets if other != name]
@@ -266,7 +264,7 @@ def leave_one_out(sets: Mapping[str, tuple[Collection, list[Question]]]) -> dict
 def curve(sets: Mapping[str, tuple[Collection, list[Question]]], vectors: Mapping[str, Vectors], embedder: Embedder
           ) -> dict[str, Any]:  # fmt: skip
     """Quality against milliseconds and bytes, by how many candidates are reranked and which vectors are kept."""
-    chunk = max((of.of(row) for of in vectors.values() for row in range(len(of.dense))), key=_distance_to_200)
+    chunk = max((of.of(row) for of in vectors.values() for row in range(len(of.dense))), key=_nearness_to_200)
     telling = statistics.mean(_share_telling(collection, embedder) for collection, _ in sets.values())
     query = embedder.encode_query(["what is the effect of oxidation on the contacts of a circuit breaker"]).tokens[0]
     short = chunk[: round(len(chunk) * telling)]
@@ -280,10 +278,10 @@ def curve(sets: Mapping[str, tuple[Collection, list[Question]]], vectors: Mappin
             for kind in ("int8", "int8, telling words")
         }
         for kind, kept in kinds.items():
-            milliseconds = _median_ms(partial(maxsim, query, [kept] * depth))
+            milliseconds = _best_ms(partial(maxsim, query, [kept] * depth))
             points.append(_point(kind, depth, measured.get(kind, measured["int8"]), milliseconds, kept.nbytes))
         if depth <= 30:
-            anew = _median_ms(partial(embedder.encode, [text] * depth), 3)
+            anew = _best_ms(partial(embedder.encode, [text] * depth), 3)
             points.append(_point("encoded anew", depth, measured["int8"], anew, 0))
     return {"tokens of a chunk": len(chunk), "question tokens": len(query), "points": points}
 
@@ -293,7 +291,7 @@ def _point(kind: str, depth: int, ndcg: float, milliseconds: float, size: int) -
     return {"vectors": kind, "depth": depth, "nDCG@10": rounded[0], "ms": rounded[1], "bytes_per_chunk": size}
 
 
-def _distance_to_200(tokens: NDArray[np.int8]) -> int:
+def _nearness_to_200(tokens: NDArray[np.int8]) -> int:
     return -abs(len(tokens) - 200)
 
 
@@ -306,13 +304,13 @@ def _share_telling(collection: Collection, embedder: Embedder) -> float:
     return sum(map(len, _telling_tokens(sample, embedder))) / total
 
 
-def _median_ms(work: Callable[[], object], repeats: int = 15) -> float:
+def _best_ms(work: Callable[[], object], repeats: int = 30) -> float:
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
         work()
         times.append((time.perf_counter() - start) * 1000)
-    return statistics.median(times)
+    return min(times)  # other load on the machine only adds
 
 
 def draw(points: Sequence[Mapping[str, Any]]) -> str:

@@ -207,19 +207,22 @@ def ask(
 @app.command("eval")
 def evaluate_dataset(
     dataset: Annotated[Path, typer.Argument(help="A folder in BEIR's layout.", exists=True, file_okay=False)],
-    report: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
-    token: Annotated[str, typer.Option(envvar="RAYRAG_TOKEN", help="A bearer token.")] = "",
-    url: Annotated[str | None, typer.Option(help="The service; default: the one on this machine.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Measure retrieval and answers on a data set."""
-    from cluster.evaluation import evaluate
+    """Ingest a data set into a tenant of its own, ask its questions, and measure what is found."""
+    from cluster.evaluation import CUTOFFS, evaluate, table
+    from deployments.identity import development_issuer
 
-    if not token:
-        raise ConfigurationError("A token is needed: give --token, or RAYRAG_TOKEN=$(rayrag token …).")
-    base_url = url.rstrip("/") if url else _running(_data_dir(config, data_dir)).api
-    print(json.dumps(evaluate(dataset, base_url, token, report), indent=2))
+    issuer = development_issuer(_settings(config, data_dir).identity)
+    with _documents_bar() as on_progress:
+        result = evaluate(dataset, _running(_data_dir(config, data_dir)), issuer, report, on_progress)
+    if as_json:
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        _print_table(("data set", "questions", *CUTOFFS), table(result))
 
 
 @audit_app.command("export")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 
-from cluster.loopback import HOOK, HOOK_VARIABLE
 from cluster.preflight import free_port
 from cluster.processes import mark, ray_processes
 from cluster.state import StartedProcess, State
+from cluster.worker_setup import HOOK, HOOK_VARIABLE
 from policies.errors import Unavailable
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent

@@ -22,12 +22,12 @@ _SECURITY = [
 ]
 
 
-def request_id_of(scope: Scope) -> str:
-    """Give the caller's request id where it is well-formed, else a new one."""
+def request_id_of(scope: Scope) -> str | None:
+    """Give the request id that came with the request, if it is well-formed."""
     for name, value in scope.get("headers", []):
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value.decode("latin-1")):
             return str(value.decode("latin-1"))
-    return uuid.uuid4().hex
+    return None
 
 
 class Boundary:
@@ -76,7 +76,10 @@ class _Exchange:
         self._read = 0
         self._declared = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
         self.status = 0
-        self.request_id = request_id_of(scope)
+        given = request_id_of(scope)
+        # Serve's proxy makes an id where the caller gave none, and puts whatever id came in on the answer itself.
+        self._own_header = given is None
+        self.request_id = given or uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = self.request_id
 
     def refuse_early(self) -> None:
@@ -96,7 +99,7 @@ class _Exchange:
         """Send on, with the headers that every answer has."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            own = [(b"x-request-id", self.request_id.encode()), *_SECURITY]
+            own = [*([(b"x-request-id", self.request_id.encode())] if self._own_header else []), *_SECURITY]
             names = {name for name, _ in own}
             message["headers"] = [(k, v) for k, v in message["headers"] if k.lower() not in names] + own
         await self._send(message)

@@ -64,7 +64,7 @@ class ProblemAnswer:
         return JSONResponse(
             self.body(request_id),
             self.status,
-            headers={**self.headers, "x-request-id": request_id},
+            headers=self.headers,
             media_type="application/problem+json",
         )
 

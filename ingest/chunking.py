@@ -141,7 +141,7 @@ class Chunker:
         if len(self._words) > _CACHED_WORDS:
             self._words.clear()
         known = self._words
-        unknown = list({word for words in split for word in words} - known.keys())
+        unknown = list({word for words in split for word in words if word not in known})
         for begin in range(0, len(unknown), 10_000):
             batch = unknown[begin : begin + 10_000]
             encoded = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)

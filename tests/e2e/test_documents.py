@@ -27,11 +27,11 @@ def test_an_upload_is_searchable_when_it_answers(service, editor, alice, name):
 
 
 def test_a_new_version_replaces_the_old_one_whole(service, editor, alice, name):
-    put(service, editor, name, f"The code word of {name} is bluebell.")
-    second = put(service, editor, name, f"The code word of {name} is foxglove.")
+    put(service, editor, name, f"The old word of {name} is snowdrop.")
+    second = put(service, editor, name, f"The new word of {name} is foxglove.")
     assert second.json()["version"] == 2
-    found = texts(service, alice, f"code word of {name}")
-    assert "foxglove" in found and "bluebell" not in found
+    found = texts(service, alice, f"the word of {name}")
+    assert f"new word of {name}" in found and f"old word of {name}" not in found
 
 
 def test_the_same_content_again_is_unchanged(service, editor, name):
