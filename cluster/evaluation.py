@@ -73,7 +73,9 @@ def read_dataset(folder: Path) -> Dataset:
         raise InvalidRequest(f"{folder} holds neither corpus.jsonl nor files/: give a folder in BEIR's layout.")
     judgements = read_judgements(folder / "qrels.tsv")
     asked = {str(row["_id"]): str(row["text"]) for row in _rows(folder / "queries.jsonl", ("_id", "text"))}
-    questions = {key: text for key, text in asked.items() if any(grade > 0 for grade in judgements.get(key, {}).values())}
+    questions = {
+        key: text for key, text in asked.items() if any(grade > 0 for grade in judgements.get(key, {}).values())
+    }
     if not questions:
         raise InvalidRequest(f"{folder}: no question of queries.jsonl has a relevant document in qrels.tsv.")
     return Dataset(folder, questions, {key: judgements[key] for key in questions}, files)
@@ -211,9 +213,7 @@ def ask(dataset: Dataset, reader: Reader) -> tuple[dict[str, Ranking], list[floa
         ThreadPoolExecutor(CLIENTS, thread_name_prefix="ask") as pool,
     ):
         answers = list(pool.map(lambda text: _retrieve(client, reader, text), dataset.questions.values()))
-    rankings = {
-        key: ranking(found, judged) for key, (found, _) in zip(dataset.questions, answers, strict=True)
-    }
+    rankings = {key: ranking(found, judged) for key, (found, _) in zip(dataset.questions, answers, strict=True)}
     return rankings, [milliseconds for _, milliseconds in answers]
 
 
@@ -223,9 +223,7 @@ def table(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [(name, str(result["questions"]), *(f"{row[key]:.3f}" for key in CUTOFFS)) for name, row in rows.items()]
 
 
-def _ingest(
-    state: State, source: str, dataset: Dataset, on_progress: Callable[[Progress], None]
-) -> dict[str, Any]:
+def _ingest(state: State, source: str, dataset: Dataset, on_progress: Callable[[Progress], None]) -> dict[str, Any]:
     done = IngestJob(state, source, dataset.tenant, "" if dataset.files else "everyone").follow(on_progress)
     if not done.succeeded or done.report is None:
         raise Unavailable(f"Job {done.job_id} failed: {done.reason or 'it ended without a report'}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import shlex
 import time
@@ -80,6 +81,8 @@ class IngestJob:
     def __init__(self, state: State, source: str, tenant: str, acl: str = "") -> None:
         from ray.job_submission import JobSubmissionClient
 
+        # Ray tells of every file that it packs or leaves out.
+        logging.getLogger("ray").setLevel(logging.ERROR)
         config = Path(state.data_dir) / "serve_config.yaml"
         try:
             self._client = JobSubmissionClient(state.dashboard, headers=ray_headers(state))

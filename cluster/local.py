@@ -20,7 +20,7 @@ from cluster.preflight import prepare_directory, require_disk, require_free
 from cluster.serve_file import ServeFile, read_serve_file, write_effective
 from cluster.state import Ports, State, ray_token_file, read_state
 from index.ledger import Ledger
-from index.settings import AppArgs
+from index.settings import AppArgs, load
 from policies.errors import ConfigurationError, RayragError, Unavailable
 from policies.tokens import ClaimNames, DevelopmentIssuer
 
@@ -60,8 +60,7 @@ def up(options: UpOptions, progress: Progress) -> UpResult:
     up; what was started until then is ended again.
     """
     started = time.monotonic()
-    file = read_serve_file(options.config, options.data_dir, options.port)
-    data_dir = Path(file.args.data_dir)
+    data_dir = Path(load(options.config, options.data_dir).data_dir)
     prepare_directory(data_dir)
     with _alone(data_dir):
         state = read_state(data_dir)
@@ -69,6 +68,7 @@ def up(options: UpOptions, progress: Progress) -> UpResult:
             return UpResult(state, already=True, seconds=time.monotonic() - started)
         if state is not None:
             _require_remains_gone(state)
+        file = read_serve_file(options.config, options.data_dir, options.port)
         state = _checked(file, options)
         make_secrets(file.args)
         write_effective(file)

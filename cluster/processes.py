@@ -184,6 +184,9 @@ def _name(process: psutil.Process) -> str:
         return str(process.name())
     if len(words) == 1 or words[0].startswith(("ray::", "ray-dashboard-")):
         return words[0].split(" ")[0]
+    if "-c" in words[:-1]:
+        code = words[words.index("-c") + 1]
+        return next((part for part in ("forkserver", "resource_tracker") if part in code), "python -c")
     if Path(words[0]).name.startswith("python"):
         rest = [word for word in words[1:] if not word.startswith("-") or word == "-m"]
         return Path(rest[1] if rest[:1] == ["-m"] and len(rest) > 1 else rest[0]).name if rest else "python"

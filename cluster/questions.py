@@ -97,7 +97,9 @@ def problem(status: int, body: str) -> RayragError:
     except (ValueError, KeyError, TypeError):
         detail = f"The service answered with status {status}."
     if status == 401:
-        return Unauthenticated(f"{detail} Make one with rayrag token and give it with --token or RAYRAG_TOKEN.")
+        return Unauthenticated(
+            f"{detail.rstrip('.')}. Make one with rayrag token and give it with --token or RAYRAG_TOKEN."
+        )
     if status == 403:
         return Forbidden(detail)
     return InvalidRequest(detail) if status < 500 else Unavailable(detail)

@@ -15,7 +15,7 @@ from ingest.acl_file import parse_acl
 from ingest.listing import InlineDocument
 from ingest.report import Outcome
 from policies.access import NOBODY, AccessRule
-from policies.errors import DocumentRejected, InvalidRequest, TooLarge, UnsupportedType
+from policies.errors import ConfigurationError, DocumentRejected, InvalidRequest, TooLarge, UnsupportedType
 
 MAX_FILES = 20
 
@@ -37,7 +37,7 @@ async def read_uploads(request: Request, max_bytes: int) -> list[Upload]:
             raise InvalidRequest("file: the form has no file")
         if "id" in fields and len(files) > 1:
             raise InvalidRequest("id: give an id for one file, or none for several")
-        rule = parse_acl(fields["acl"]) if fields.get("acl") else NOBODY
+        rule = _form_rule(fields.get("acl", ""))
         return [await _from_file(file, fields, rule, max_bytes) for file in files]
 
 
@@ -67,6 +67,13 @@ def _from_json(body: bytes) -> Upload:
         raise InvalidRequest(f"{path}: {problem['msg']}" if path else str(problem["msg"])) from error
     inline = InlineDocument(title=row.title, text=row.text, metadata=row.metadata)
     return Upload(row.id, row.uri or f"upload:{row.id}", _rule(row.acl), row.title, inline)
+
+
+def _form_rule(text: str) -> AccessRule:
+    try:
+        return parse_acl(text) if text else NOBODY
+    except ConfigurationError as error:
+        raise InvalidRequest(error.detail) from error
 
 
 def _rule(acl: list[str] | RuleBody | None) -> AccessRule:

@@ -253,7 +253,8 @@ def load(serve_config: Path, data_dir: str | None = None) -> AppArgs:
     """Read and check the configuration.
 
     The data directory is `data_dir`, else the environment's `RAYRAG_DATA_DIR` (which `rayrag up` sets for the whole
-    cluster, so that jobs agree with the deployments whatever their working directory), else the file's. Raises `ConfigurationError` naming each wrong key's path and what is allowed there.
+    cluster, so that jobs agree with the deployments whatever their working directory), else the file's. Raises
+    `ConfigurationError` naming each wrong key's path and what is allowed there.
     """
     args = application_args(serve_config)
     data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE)

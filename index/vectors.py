@@ -59,7 +59,7 @@ class ChunkRow:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A row that a search found, before the second gate. `score`: cosine for dense, BM25 for keyword; more is better."""
+    """A row that a search found, before the second gate. `score`: cosine or BM25; more is better."""
 
     chunk_id: str
     document_id: str
@@ -241,7 +241,7 @@ class VectorStore:
             found += self._call("get", get)
         return sorted((_candidate({**row, "distance": 0.0}, "COSINE") for row in found), key=lambda row: row.position)
 
-    def keys(self) -> Iterator[str]:
+    def primary_keys(self) -> Iterator[str]:
         """Every primary key in the collection; for verification."""
         iterator = self._call(
             "iterate",

@@ -11,13 +11,15 @@ HOSTILE = ("/", "Traceback", "sqlite", "milvus", "access_id", "ray::")
 def cases(service, alice):
     expired = jwt.encode({"iss": "rayrag-development", "sub": "a", "exp": 1}, "x" * 32, algorithm="HS256")
     ask = {"question": "hello"}
+    said = [{"role": "user", "content": "x"}]
+    as_json = {"content-type": "application/json"}
     return {
         "no token": (401, "POST", "/v1/query", None, {"json": ask}),
         "not a token": (401, "POST", "/v1/query", "abc", {"json": ask}),
         "expired": (401, "POST", "/v1/query", expired, {"json": ask}),
         "no permission": (403, "GET", "/v1/documents", alice, {}),
         "may not upload": (403, "POST", "/v1/documents", alice, {"json": {"id": "a", "text": "b"}}),
-        "bad json": (422, "POST", "/v1/query", alice, {"content": b"{", "headers": {"content-type": "application/json"}}),
+        "bad json": (422, "POST", "/v1/query", alice, {"content": b"{", "headers": as_json}),
         "unknown key": (422, "POST", "/v1/query", alice, {"json": {**ask, "tenant": "x"}}),
         "top_k 0": (422, "POST", "/v1/query", alice, {"json": {**ask, "top_k": 0}}),
         "top_k 51": (422, "POST", "/v1/retrieve", alice, {"json": {**ask, "top_k": 51}}),
@@ -27,9 +29,7 @@ def cases(service, alice):
         "filter injection": (
             422, "POST", "/v1/retrieve", alice, {"json": {**ask, "filters": {"document_ids": ['"] or 1 == 1 or "']}}}
         ),
-        "unknown model": (
-            404, "POST", "/v1/chat/completions", alice, {"json": {"model": "gpt", "messages": [{"role": "user", "content": "x"}]}}
-        ),
+        "unknown model": (404, "POST", "/v1/chat/completions", alice, {"json": {"model": "gpt", "messages": said}}),
         "unknown route": (404, "GET", "/v1/nothing", alice, {}),
         "wrong method": (405, "GET", "/v1/query", alice, {}),
     }  # fmt: skip

