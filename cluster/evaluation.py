@@ -124,7 +124,9 @@ def stage(dataset: Dataset, room: Path) -> Path:
     shutil.copytree(dataset.folder / "files", target, copy_function=shutil.copy2)
     for folder in (target, *target.rglob("*")):
         folder.chmod(0o700 if folder.is_dir() else 0o600)
-    rules = [{"path": f"**/*.{end}", "allow": [f"group:{format_group(end)}"]} for end in extensions(target)]
+    rules = [
+        {"path": f"**/*.{end}", "allow": [f"group:{format_group(end)}"]} for end in extensions(dataset.folder / "files")
+    ]
     (target / "acl.yaml").write_text(yaml.safe_dump(rules), encoding="utf-8")
     return target
 
@@ -181,8 +183,8 @@ def evaluate(
     collection = read_dataset(dataset)
     source = stage(collection, Path(state.data_dir) / "eval" / collection.name)
     ingested = _ingest(state, str(source), collection, on_progress)
-    formats = extensions(source) if collection.files else []
-    groups = {end: format_group(end) for end in formats if end != "yaml"}
+    formats = extensions(dataset / "files") if collection.files else []
+    groups = {end: format_group(end) for end in formats}
     everyone = _reader(state, issuer, collection, groups.values())
     rankings, times = ask(collection, everyone)
     result: dict[str, Any] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -12,6 +13,8 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 
@@ -43,9 +46,11 @@ from index.ledger_records import DocumentRecord
 from index.settings import AppArgs
 from policies.access import AccessRule
 from policies.audit import question_sha256
-from policies.errors import InvalidRequest, NotFound, TooLarge, Unauthenticated
+from policies.errors import InvalidRequest, NotFound, RayragError, TooLarge, Unauthenticated
 from policies.guard import Guard
 from policies.roles import Roles
+
+log = logging.getLogger("ray.serve")
 
 ASK = ("rag:query", "rag:query:readonly")
 
@@ -239,11 +244,13 @@ class Ingress:
     @api.get("/readyz", response_model=StatusWord)
     async def readyz(self, response: Response) -> StatusWord:
         """Say whether questions can be answered: ledger and vector store are there."""
-        ledger = asyncio.to_thread(self._ledger.healthy)
-        store = asyncio.wait_for(self._retrieval.check_health.remote(), 5)
-        healthy, failure = await asyncio.gather(ledger, store, return_exceptions=True)
-        if healthy is True and failure is None:
-            return StatusWord(status="ok")
+        try:
+            async with asyncio.timeout(5):
+                await self._retrieval.check_health.remote()
+                if await asyncio.to_thread(self._ledger.healthy):
+                    return StatusWord(status="ok")
+        except (RayError, RayServeException, RayragError, TimeoutError) as error:
+            log.warning("not ready: %s", type(error).__name__)
         response.status_code = 503
         return StatusWord(status="unavailable")
 

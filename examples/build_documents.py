@@ -152,7 +152,8 @@ def write_pdf(source: Source, target: Path) -> None:
             super().save()
 
     document = SimpleDocTemplate(
-        str(target), pagesize=A4, leftMargin=24 * mm - 6, rightMargin=24 * mm - 6, topMargin=26 * mm, bottomMargin=24 * mm,
+        str(target), pagesize=A4, leftMargin=24 * mm - 6, rightMargin=24 * mm - 6, topMargin=26 * mm,
+        bottomMargin=24 * mm,
         title=source.meta["title"], author=source.meta["owner"], subject=source.meta.get("subtitle", ""),
         creator=COMPANY, invariant=1,
     )  # fmt: skip

@@ -1,0 +1,70 @@
+"""`python -m bench [ingest|retrieve|footprint|quality ...]`: measure, print one table, write `bench/results/`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import footprint, ingest, quality_eval, retrieve
+from bench.context import Figure, machine
+
+NAMES = ("ingest", "retrieve", "footprint", "quality")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the measurements that are named, or all. Exit code 1 where a miss cannot be the machine's fault."""
+    options = _options(argv)
+    work: dict[str, Callable[[], list[Figure]]] = {
+        "ingest": lambda: ingest.run(options.documents, options.data),
+        "retrieve": lambda: retrieve.run(options.chunks, options.questions, options.keep),
+        "footprint": lambda: footprint.run(options.idle),
+        "quality": lambda: quality_eval.run(options.set),
+    }
+    figures = [figure for name in options.names or NAMES for figure in work[name]()]
+    show(figures)
+    return 1 if any(figure.must and figure.met is False for figure in figures) else 0
+
+
+def show(figures: Sequence[Figure]) -> None:
+    """Print the table: on a terminal with lines, elsewhere separated by tabs."""
+    console = Console()
+    columns = ("bench", "figure", "value", "n", "target", "met")
+    words = {None: "", True: "yes", False: "NO"}
+    rows = [(f.bench, f.name, f.value, str(f.n), f.target, words[f.met]) for f in figures]
+    if console.is_terminal:
+        table = Table(*columns)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    else:
+        for row in (columns, *rows):
+            print("\t".join(row))
+    now = machine()
+    load = " ".join(str(value) for value in now["load_average"])
+    print(f"{now['cpu']}, {now['cores']} cores, {now['memory_gb']} GB; load now {load}; {now['date']}")
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").partition(": ")[2])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; none: all of them")
+    parser.add_argument("--documents", type=int, default=3_000, help="ingest: how many")
+    parser.add_argument("--data", type=Path, help="ingest: a folder with corpus.jsonl in BEIR's layout")
+    parser.add_argument("--chunks", type=int, default=20_000, help="retrieve: how many are searched")
+    parser.add_argument("--questions", type=int, default=200, help="retrieve: how many, for each kind of reranking")
+    parser.add_argument("--keep", type=Path, help="retrieve: fill this directory once, and use it again")
+    parser.add_argument("--idle", type=float, default=footprint.IDLE_S, help="footprint: seconds before weighing")
+    parser.add_argument("--set", action="append", default=[], help="quality: only this collection; may be repeated")
+    options = parser.parse_args(argv)
+    unknown = [name for name in options.names if name not in NAMES]
+    if unknown:
+        parser.error(f"{unknown[0]!r} is none of {', '.join(NAMES)}")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())
