@@ -105,6 +105,9 @@ def configure(home: Path, changes: Mapping[str, Any] | None = None) -> Path:
     args["store"]["uri"] = f"http://127.0.0.1:{free_port()}"
     for section, values in (changes or {}).items():
         args[section] = {**args.get(section, {}), **values}
+    if args["reranking"]["kind"] == "none":  # the graph has no such deployment then, and Serve refuses its options
+        application = document["applications"][0]
+        application["deployments"] = [each for each in application["deployments"] if each["name"] != "Reranking"]
     path = home / "bench_config.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     return path

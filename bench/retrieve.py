@@ -47,18 +47,15 @@ NOTE = (
 
 def run(chunks: int, questions: int, kept: Path | None = None) -> list[Figure]:
     """Measure, write `retrieve.json`, and give the table's lines. `kept`: a directory to fill once and to use again."""
-    before, results = machine(), {}
+    before, results = machine(), dict[str, Any]()
+    shape = {"questions": questions, "top_k": TOP_K, "note": NOTE}
     with directory(kept) as home:
         for kind in ("late_interaction", "none"):
             with service(home, {"reranking": {"kind": kind}}) as running:
                 filled = fill(running.args, chunks)
                 say(f"reranking {kind}: {questions} questions over {filled} chunks")
                 results[kind] = ask(running, questions)
-    save(
-        "retrieve",
-        {"chunks": filled, "questions": questions, "top_k": TOP_K, "note": NOTE, "reranking": results},
-        before,
-    )
+            save("retrieve", {"chunks": filled, **shape, "reranking": results}, before)
     return [figure for kind in ("none", "late_interaction") for figure in _figures(kind, results[kind], questions)]
 
 

@@ -20,6 +20,7 @@ from index.access_rules import LiveDocument, Visible
 from index.analysis import analyse
 from index.document import Hit
 from index.embedding import identify
+from index.embedding_cache import EmbeddingCache
 from index.ledger import Ledger
 from index.settings import AppArgs
 from index.vectors import Candidate, VectorStore
@@ -64,6 +65,7 @@ class Retrieval:
         model = identify(args.embedding)
         self._store = VectorStore(args.store, model.model_id, model.dim)
         self._store.open()
+        self._embeddings = EmbeddingCache(args.store.embeddings, model.model_id)
         self._metrics = Metrics("retrieval")
 
     async def search(self, caller: Principal, search: Search) -> Retrieved:
@@ -81,7 +83,9 @@ class Retrieval:
             candidates = {candidate.chunk_id: candidate for candidate in (*dense, *keyword)}
             live = await self._gate(candidates.values(), caller)
         allowed = {key: c for key, c in candidates.items() if _passes(c, live)}
-        fused = fuse(_scored(dense, allowed), _scored(keyword, allowed), self._settings.dense_weight)
+        with self._metrics.stage("fusion", timings):
+            cosines = await self._cosines(vectors, dense, allowed)
+            fused = fuse(_scored(dense, allowed), _scored(keyword, allowed), self._settings.dense_weight, cosines)
         with self._metrics.stage("reranking", timings):
             ranked = await self._rerank(search, vectors, fused, allowed, degraded)
         with self._metrics.stage("gate", timings):
@@ -137,6 +141,19 @@ class Retrieval:
         dense = found[0] if vectors is not None else []
         keyword = found[-1] if search.mode != "dense" else []
         return dense, keyword
+
+    async def _cosines(
+        self, vectors: QuestionVectors | None, dense: Sequence[Candidate], allowed: Mapping[str, Candidate]
+    ) -> dict[str, float]:
+        """Score what only keyword search found: its vector is in the cache, and a zero would bury it."""
+        found = {candidate.chunk_id for candidate in dense}
+        others = [candidate for candidate in allowed.values() if candidate.chunk_id not in found]
+        if vectors is None or not others:
+            return {}
+        keys = [bytes.fromhex(candidate.text_hash) for candidate in others]
+        kept = await asyncio.to_thread(self._embeddings.get_dense, keys)
+        pairs = zip(others, keys, strict=True)
+        return {candidate.chunk_id: float(kept[key] @ vectors.dense) for candidate, key in pairs if key in kept}
 
     async def _gate(self, candidates: Iterable[Candidate], caller: Principal) -> dict[str, LiveDocument]:
         keys = [(c.document_id, c.version, c.access_id) for c in candidates]

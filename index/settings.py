@@ -142,7 +142,7 @@ class RerankingSettings(Section):
     kind: Literal["late_interaction", "cross_encoder", "none"] = "late_interaction"
     model: str | None = None
     depth: int = Field(default=30, ge=1, le=1000)
-    weight: float = Field(default=0.5, ge=0, le=1, description="share of the reranker's score in the final score")
+    weight: float = Field(default=0.4, ge=0, le=1, description="share of the reranker's score in the final score")
     batch_size: int = Field(default=32, ge=1)
 
     @model_validator(mode="after")

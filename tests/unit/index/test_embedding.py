@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -237,7 +236,6 @@ def test_own_graph_computes_the_published_architecture(tmp_path: Path, kind: str
         assert result.quantised[line, : len(ids)] / 127 == pytest.approx(tokens, abs=0.51 / 127)
 
 
-@pytest.mark.skipif(not os.environ.get("RAYRAG_TEST_TORCH"), reason="loads torch and transformers: 15 s of CPU")
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta"])
 def test_torch_and_openvino_agree(tmp_path: Path, kind: str, pooling: str) -> None:
