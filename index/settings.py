@@ -122,7 +122,7 @@ class IngestSettings(Section):
     embed_actors: int = Field(default=1, ge=1)
     embed_cpus: float = Field(default=0.5, gt=0)
     embed_gpus: float = Field(default=0.0, ge=0, description="GPU fraction of an embedding actor; 0: use the CPU")
-    batch_documents: int = Field(default=64, ge=1)
+    batch_documents: int = Field(default=16, ge=1)
     write_cpus: float = Field(default=0.25, gt=0)
     write_concurrency: int = Field(default=1, ge=1)
     parsing: ParsingSettings = ParsingSettings()
