@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ NAMES = ("ingest", "retrieve", "footprint", "quality")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the measurements that are named, or all. Exit code 1 where a miss cannot be the machine's fault."""
     options = _options(argv)
+    # A service that a measurement started must end with it, also at a `kill`.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     work: dict[str, Callable[[], list[Figure]]] = {
         "ingest": lambda: ingest.run(options.documents, options.data),
         "retrieve": lambda: retrieve.run(options.chunks, options.questions, options.keep),

@@ -29,6 +29,34 @@ from policies.tokens import DevelopmentIssuer
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ROOT / "examples" / "documents"
 TENANT = "tarnfell"
+# The bulk run with its stages called one after another in one process: the same code without a job's start.
+ONE_PROCESS = """
+import importlib, json, os, signal, sys
+from pathlib import Path
+point, when, config, data_dir, source, tenant, acl = sys.argv[1:]
+if point:
+    module, _, path = point.partition(":")
+    owner, _, name = path.partition(".")
+    owner = getattr(importlib.import_module(module), owner)
+    original = getattr(owner, name)
+    def dying(*args, **kwargs):
+        if when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        original(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGKILL)
+    setattr(owner, name, dying)
+from index.settings import load
+from ingest.acl_file import parse_acl
+from ingest.bulk import Bulk
+import ingest.bulk as bulk
+class InOneProcess(Bulk):
+    def _stream(self, entries):
+        prepare, embed, write = bulk.Prepare(self._args), bulk.Embed(self._args), bulk.Write(self._args, "test")
+        for entry in entries:
+            yield from write(embed(prepare({"item": [entry]})))["item"]
+report = InOneProcess(load(Path(config), data_dir), lambda report: None).run(source, tenant, parse_acl(acl))
+print(json.dumps(report.as_dict()))
+"""
 
 
 def free_port() -> int:
@@ -83,6 +111,20 @@ class Service:
         reports = [line for line in output.splitlines() if line.startswith("report ")]
         assert job.returncode == 0 and reports, output[-4000:]
         return dict(json.loads(reports[-1].removeprefix("report ")))
+
+    def run_in_one_process(
+        self, source: Path, tenant: str, acl: str, point: tuple[str, str] = ("", "")
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the bulk ingestion without Ray Data; `point` names a call at which the process dies by SIGKILL."""
+        arguments = [*point, str(self.config), self.state.data_dir, str(source), tenant, acl]
+        command = [sys.executable, "-c", ONE_PROCESS, *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
+
+    def sync(self, source: Path, tenant: str, acl: str) -> dict[str, Any]:
+        """Run it to its end and give its report."""
+        done = self.run_in_one_process(source, tenant, acl)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 @pytest.fixture(scope="session")
