@@ -88,7 +88,7 @@ class Bulk:
     def _settle(self, todo: SyncPlan, source_id: int, report: Report) -> None:
         """Do what needs no pipeline. Rights and deletions come before any new text."""
         report.deleted = self._ledger.delete(todo.deleted)
-        sweep(self._ledger, self._store, todo.deleted)
+        sweep(self._ledger, self._store)
         processed = {entry.ref.document_id for entry in todo.process}
         for rows in self._ledger.unwritten_rules(source_id):
             repoint(rows, self._ledger, self._store)

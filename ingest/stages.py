@@ -158,8 +158,11 @@ def write(documents: Sequence[Embedded], ledger: Ledger, store: VectorStore, run
     return [_outcome(document, n, live) for document, n, live in zip(documents, numbers, flipped, strict=True)]
 
 
-def sweep(ledger: Ledger, store: VectorStore, document_ids: Sequence[str]) -> None:
-    """Remove rows that no reader can reach any more: retired versions and those whose writer was overtaken."""
+def sweep(ledger: Ledger, store: VectorStore, document_ids: Sequence[str] | None = None) -> None:
+    """Remove rows that no reader can reach any more: retired versions and those whose writer was overtaken.
+
+    Without `document_ids`: those of every document, also what runs left behind that died.
+    """
     stale = ledger.stale_versions(document_ids)
     for version in stale:
         store.delete(version.document_id, version.version, version.chunk_count)
