@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from bench.context import ROOT, Figure, Service, busy_share, configure, directory, machine, save, say, service
 from bench.texts import documents, sentences
+from bench.usage import Usage, sampled
 from cluster.evaluation import bulk_rows
 from cluster.jobs import read_progress
-from cluster.processes import MILVUS, milvus_processes, ray_processes
 from cluster.ray_head import environment
 from index.document import Extracted
 from index.embedding import Embedder, identify
@@ -29,28 +24,8 @@ from index.settings import AppArgs, load
 from ingest.chunking import Chunker
 
 TENANT = "bench"
-SAMPLE_S = 1.0
 TARGET = 0.80
 BATCH = 64
-_STAGE = re.compile(r"\b(Prepare|Embed|Write)\b")
-
-
-@dataclass(slots=True)
-class Usage:
-    """What processes used, by name: CPU seconds over the whole time, and their highest memory in MB."""
-
-    cpu_s: dict[int, tuple[str, float]] = field(default_factory=dict)
-    peak_mb: dict[int, tuple[str, float]] = field(default_factory=dict)
-    peak_workers_mb: float = 0.0
-
-    def by_name(self) -> dict[str, dict[str, float]]:
-        """Sum CPU seconds, and take the highest memory of one process, for each name."""
-        names: dict[str, dict[str, float]] = {}
-        for pid, (name, seconds) in self.cpu_s.items():
-            row = names.setdefault(name, {"cpu_s": 0.0, "peak_pss_mb": 0.0})
-            row["cpu_s"] = round(row["cpu_s"] + seconds, 1)
-            row["peak_pss_mb"] = max(row["peak_pss_mb"], self.peak_mb.get(pid, (name, 0.0))[1])
-        return dict(sorted(names.items(), key=lambda item: -item[1]["cpu_s"]))
 
 
 def run(count: int, data: Path | None) -> list[Figure]:
@@ -143,56 +118,6 @@ def run_job(running: Service, source: Path) -> Job:
     return Job(seconds, json.loads(reports[-1]), steps)
 
 
-@contextmanager
-def sampled(running: Service) -> Iterator[Usage]:
-    """Watch the service's processes until the block ends."""
-    usage, over = Usage(), threading.Event()
-    first = {process.pid: _cpu_s(process) for process in _all(running)}
-
-    def watch() -> None:
-        while not over.wait(SAMPLE_S):
-            note(usage, _all(running), first)
-
-    thread = threading.Thread(target=watch, name="usage", daemon=True)
-    thread.start()
-    try:
-        yield usage
-    finally:
-        over.set()
-        thread.join()
-
-
-def note(usage: Usage, processes: list[psutil.Process], first: Mapping[int, float]) -> None:
-    """Take one sample. A process that is gone keeps its last one."""
-    workers = 0.0
-    for process in processes:
-        try:
-            title = " ".join(process.cmdline()) or process.name()
-            name, memory = process_name(title), process.memory_full_info().pss / 1e6
-            usage.cpu_s[process.pid] = name, _cpu_s(process) - first.get(process.pid, 0.0)
-        except psutil.Error:
-            continue
-        highest = max(memory, usage.peak_mb.get(process.pid, (name, 0.0))[1])
-        usage.peak_mb[process.pid] = name, round(highest, 1)
-        workers += memory if name.startswith("worker ") else 0.0
-    usage.peak_workers_mb = max(usage.peak_workers_mb, round(workers, 1))
-
-
-def process_name(title: str) -> str:
-    """Name a process by the part it has in an ingestion."""
-    found = _STAGE.findall(title)
-    if title.startswith("ray::ServeReplica"):
-        return "replica " + title.split(":")[-1].split(".")[0].split(" ")[0]
-    if title.startswith("ray::"):
-        return f"worker {found[-1]}" if found else title.split(" ")[0].split(".")[0][:40]
-    if "-m ingest bulk" in title:
-        return "the job's driver"
-    for word in ("milvus-lite", "raylet", "gcs_server", "dashboard"):
-        if word in title:
-            return MILVUS if word == "milvus-lite" else word
-    return "other"
-
-
 def summary(total: int, chunks: int, bare_s: float, job: Job, usage: Usage) -> dict[str, Any]:
     """Put rates, memory and CPU time together. `steady`: between the first tenth of the documents and the last."""
     seconds = float(job.report["seconds"])
@@ -224,15 +149,3 @@ def steady_rate(steps: list[tuple[float, int]], total: int) -> float:
         return 0.0
     (first_s, first), (last_s, last) = flowing[0], flowing[-1]
     return (last - first) / (last_s - first_s)
-
-
-def _all(running: Service) -> list[psutil.Process]:
-    return [*milvus_processes(running.state), *ray_processes(running.state)]
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.Error:
-        return 0.0
-    return float(times.user + times.system)

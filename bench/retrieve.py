@@ -9,7 +9,7 @@ words are, not on which text owns which vector. Nothing here says how well is ra
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from bench.context import Figure, Service, busy_share, directory, machine, quantile, save, say, service
 from bench.texts import SEED, Vocabulary, sentences
+from bench.usage import cpu_by_name
 from index.document import Chunk, DocumentRef
 from index.embedding import Embedder, Encoded, identify
 from index.embedding_cache import CachedEmbedding, EmbeddingCache, text_hash
@@ -64,7 +65,7 @@ def fill(args: AppArgs, chunks: int) -> int:
     ledger, model = Ledger(args.store.ledger), identify(args.embedding)
     store = VectorStore(args.store, model.model_id, model.dim)
     store.open()
-    there = ledger.counts().chunks
+    there = min(ledger.counts().chunks, store.count())  # a collection of another schema is empty
     if there < chunks:
         say(f"filling {chunks - there} chunks")
         cache = EmbeddingCache(args.store.embeddings, model.model_id)
@@ -84,8 +85,9 @@ def ask(running: Service, questions: int) -> dict[str, Any]:
     with running.client(TENANT) as client:
         for text in texts[:WARM_UP]:
             retrieve(client, text)
-        busy = busy_share()
+        busy, before = busy_share(), cpu_by_name(running)
         answers = [retrieve(client, text) for text in texts[WARM_UP:]]
+        after = cpu_by_name(running)
     times = [milliseconds for milliseconds, _ in answers]
     stages = split(answers)
     return {
@@ -97,6 +99,7 @@ def ask(running: Service, questions: int) -> dict[str, Any]:
         "hits": round(float(np.mean([len(body["hits"]) for _, body in answers])), 2),
         "degraded": sum(bool(body["degraded"]) for _, body in answers),
         "stages": stages,
+        "cpu_ms_per_question": cpu_ms(before, after, len(answers)),
     }
 
 
@@ -120,6 +123,12 @@ def split(answers: list[tuple[float, dict[str, Any]]]) -> dict[str, dict[str, fl
         name: {"p50_ms": round(quantile(values, 0.5), 1), "share": round(sum(values) / whole, 3)}
         for name, values in stages.items()
     }
+
+
+def cpu_ms(before: Mapping[str, float], after: Mapping[str, float], n: int) -> dict[str, float]:
+    """Give CPU milliseconds for one question by part, most first; what else runs matters less to them than to times."""
+    used = {name: (seconds - before.get(name, 0.0)) / n * 1e3 for name, seconds in after.items()}
+    return {name: round(value, 1) for name, value in sorted(used.items(), key=lambda item: -item[1]) if value >= 0.5}
 
 
 def noisy(base: NDArray[np.float32], chance: np.random.Generator) -> NDArray[np.float32]:

@@ -24,7 +24,7 @@ from index.settings import AppArgs
 def build(args: AppArgs) -> Application:
     """Bind every deployment with the configuration and the handles it calls. Imports no model library."""
     embedding = _bind(Embedding, args)
-    reranking = _bind(Reranking, args) if args.reranking.kind != "none" else None
+    reranking = _bind(Reranking, args)
     retrieval = _bind(Retrieval, args, embedding, reranking)
     llm = llm_server(args.generation) if args.generation.kind == "vllm" else None
     generation = _bind(Generation, args, embedding, llm)

@@ -54,9 +54,7 @@ class Retrieved:
 class Retrieval:
     """Searches within the caller's rights. Raises `Unavailable` when the ledger or the vector store does not answer."""
 
-    def __init__(
-        self, args: AppArgs, embedding: DeploymentHandle[Any], reranking: DeploymentHandle[Any] | None
-    ) -> None:
+    def __init__(self, args: AppArgs, embedding: DeploymentHandle[Any], reranking: DeploymentHandle[Any]) -> None:
         self._settings = args.retrieval
         self._reranking_settings = args.reranking
         self._embedding = embedding
@@ -168,7 +166,7 @@ class Retrieval:
         degraded: list[str],
     ) -> list[Scored]:
         reranking = self._reranking
-        if reranking is None or not fused:
+        if self._reranking_settings.kind == "none" or not fused:
             return fused
         first = [allowed[item.id] for item in fused[: max(self._reranking_settings.depth, search.top_k)]]
         texts, hashes = [c.text for c in first], [c.text_hash for c in first]

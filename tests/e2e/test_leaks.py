@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import json
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -144,7 +145,12 @@ async def ask(app: Application, token: str, question: str) -> Any:
     return await collect(stream())
 
 
-@settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=int(os.environ.get("RAYRAG_LEAK_WORLDS", "50")),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
 @given(world=worlds())
 def check_world(app: Application, caplog: Any, world: Any) -> None:
     people, rules = world

@@ -10,9 +10,10 @@ import pytest
 from bench import footprint, quality_eval
 from bench.__main__ import main, show
 from bench.context import Figure, quantile
-from bench.ingest import Job, Usage, process_name, steady_rate, summary
+from bench.ingest import Job, steady_rate, summary
 from bench.retrieve import noisy, split
 from bench.texts import Vocabulary, documents, sentences
+from bench.usage import Usage, process_name
 from cluster.processes import ProcessRow
 
 POOL = sentences()
