@@ -32,6 +32,7 @@ from policies.access import AccessRule
 from policies.principals import Principal
 
 PEOPLE, GROUPS, DOCUMENTS, QUESTIONS = 10, 6, 10, 10
+WORLDS = int(os.environ.get("RAYRAG_LEAK_WORLDS", "50"))
 world_numbers = itertools.count()
 
 
@@ -146,7 +147,7 @@ async def ask(app: Application, token: str, question: str) -> Any:
 
 
 @settings(
-    max_examples=int(os.environ.get("RAYRAG_LEAK_WORLDS", "50")),
+    max_examples=WORLDS,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
