@@ -42,14 +42,17 @@ def main() -> int:
         console.print(f"[red]{escape(error.detail)}[/red]")
         return 1
     people = {person["sub"]: person for person in yaml.safe_load((HERE / "people.yaml").read_text())}
-    if not ingest(running, people["alice"]["tenant"]):
+    tenant = people["alice"]["tenant"]
+    if not ingest(running, tenant):
         return 1
     ok = ask_all(running, issuer, people)
     hidden(running, issuer, people)
     console.rule("running")
     for name, address in addresses(running).items():
         console.print(f"  {name:14} {address}")
-    console.print('  try            .venv/bin/rayrag ask "..." --sub bob --tenant tarnfell --groups finance,people')
+    bob = f"--sub bob --tenant {tenant} --roles user --groups {','.join(people['bob']['groups'])}"
+    console.print(f"  be bob         export RAYRAG_TOKEN=$(.venv/bin/rayrag token {bob})", soft_wrap=True)
+    console.print("  ask            .venv/bin/rayrag ask 'When are salaries paid?'")
     console.print("  stop           make stop")
     console.print(f"  {'all worked' if ok else '[red]NOT as expected[/red]'} after {time.monotonic() - started:.0f} s")
     return 0 if ok else 1
