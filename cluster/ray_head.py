@@ -72,11 +72,24 @@ def environment(state: State) -> dict[str, str]:
     return {**{name: value for name, value in os.environ.items() if name not in foreign}, **own}
 
 
+def interpreter(state: State) -> Path:
+    """Give this Python by a path without spaces: Ray starts a job's workers by a shell line that quotes nothing."""
+    python = Path(sys.executable)
+    if not any(letter.isspace() for letter in str(python)):
+        return python
+    link = Path(state.ray_temp) / "venv"
+    if not link.is_symlink():
+        link.symlink_to(python.parent.parent, target_is_directory=True)
+    return link / "bin" / python.name
+
+
 def command(state: State) -> list[str]:
     """Give the command line that starts the head."""
     ports = state.ports
     return [
-        str(Path(sys.executable).parent / "ray"),
+        str(interpreter(state)),
+        "-m",
+        "ray.scripts.scripts",
         "start",
         "--head",
         "--disable-usage-stats",
