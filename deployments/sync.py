@@ -119,8 +119,10 @@ class Sync:
         own = f"{UPLOADS}/{caller.subject}"
         if not may_overwrite:
             return own, external_id
-        tenant_id = self._ledger.tenant_id(caller.tenant)
-        for stored in self._ledger.find(tenant_id, external_id=external_id):
+        found = self._ledger.find(self._ledger.tenant_id(caller.tenant), external_id=external_id)
+        if any(stored.owner == caller.subject for stored in found):
+            return own, external_id
+        for stored in found:
             record = self._ledger.get(caller, stored.document_id)
             if record is not None and record.source.startswith(f"{UPLOADS}/"):
                 return record.source, external_id
