@@ -13,7 +13,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import idempotent
 from deployments.contract import CitationBody, QueryRequest, QueryResponse
-from deployments.generation import Delta, Task, Written
+from deployments.generation import EXTRACTIVE, Delta, Task, Written
 from deployments.metrics import Metrics
 from deployments.prompting import UNKNOWN, Turn
 from deployments.retrieval import Retrieved, Search
@@ -121,6 +121,8 @@ class Answering:
         else:
             places = [(citation.evidence, citation.start, citation.end) for citation in checker.citations]
         used = [hits[passage] for passage in dict.fromkeys(place[0] for place in places)]
+        if written.generator != EXTRACTIVE:
+            used = list(hits)  # a model read them all, and may repeat one that it does not cite
         if used:
             allowed = await idempotent(lambda: self._retrieval.confirm.remote(guarded.principal, used))
             if any(hit.chunk_id not in allowed for hit in used):

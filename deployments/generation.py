@@ -27,6 +27,9 @@ from deployments.writers import ModelFailed, OpenAiWriter, VllmWriter, Writer
 from index.document import Hit
 from index.settings import AppArgs
 
+EXTRACTIVE = "extractive"
+"""The generator of an answer that no model wrote."""
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -108,9 +111,9 @@ class Generation:
             degraded = (*degraded, "embedding")
         chosen = choose(task.question, passages, found, similarity, self._settings.min_support)
         if chosen is None:
-            return Written("extractive", abstained=True, degraded=degraded)
+            return Written(EXTRACTIVE, abstained=True, degraded=degraded)
         quotes = tuple(Excerpt(quote.passage, quote.start, quote.end) for quote in chosen.quotes)
-        return Written("extractive", False, chosen.answer, quotes, degraded)
+        return Written(EXTRACTIVE, False, chosen.answer, quotes, degraded)
 
     async def _similarity(self, question: str, sentences: Sequence[str]) -> NDArray[np.float32]:
         if not sentences:
