@@ -108,7 +108,6 @@ def addresses(state: State) -> dict[str, str]:
     """Give the addresses that an operator wants to know."""
     return {
         "api": state.api,
-        "ui": f"{state.api}/",
         "metrics": f"{state.api}/metrics",
         "ray_dashboard": state.dashboard,
         "ray_metrics": f"http://127.0.0.1:{state.ports.metrics}/metrics",
