@@ -21,7 +21,7 @@ import psutil
 import yaml
 
 from cluster.local import UpOptions, stop, up
-from cluster.preflight import free_port
+from cluster.preflight import free_ports
 from cluster.state import State
 from deployments.identity import development_issuer
 from index.settings import AppArgs, load
@@ -102,7 +102,7 @@ def configure(home: Path, changes: Mapping[str, Any] | None = None) -> Path:
     document = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
     args = document["applications"][0]["args"]
     args["data_dir"] = str(home)
-    args["store"]["uri"] = f"http://127.0.0.1:{free_port()}"
+    args["store"]["uri"] = f"http://127.0.0.1:{free_ports(1)[0]}"
     for section, values in (changes or {}).items():
         args[section] = {**args.get(section, {}), **values}
     if args["reranking"]["kind"] == "none":  # the graph has no such deployment then, and Serve refuses its options
@@ -117,7 +117,8 @@ def configure(home: Path, changes: Mapping[str, Any] | None = None) -> Path:
 def service(home: Path, changes: Mapping[str, Any] | None = None) -> Iterator[Service]:
     """Run the product's configuration in `home`, with `changes`, on free ports."""
     config = configure(home, changes)
-    ports = {name: free_port() for name in ("port", "gcs_port", "dashboard_port", "metrics_port")}
+    names = ("port", "gcs_port", "dashboard_port", "metrics_port")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     state = up(UpOptions(config, str(home), ready_s=READY_S, **ports), say).state
     try:
         settings = load(config, str(home))

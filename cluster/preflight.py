@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 import psutil
@@ -68,11 +69,20 @@ def in_use(host: str, port: int) -> bool:
     return False
 
 
-def free_port() -> int:
-    """Give a port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports(number: int, taken: Container[int] = ()) -> list[int]:
+    """Give ports of 127.0.0.1 that nobody listens on now: each another, and none of those in `taken`.
+
+    All are held until the last is found, since a port that is let go may be the next one that the system gives.
+    """
+    with contextlib.ExitStack() as held:
+        found: list[int] = []
+        while len(found) < number:
+            probe = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+            if port not in taken:
+                found.append(port)
+    return found
 
 
 def _by(port: int) -> str:

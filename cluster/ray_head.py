@@ -8,11 +8,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 
-from cluster.preflight import free_port
+from cluster.preflight import free_ports
 from cluster.processes import mark, ray_processes
 from cluster.state import StartedProcess, State
 from cluster.worker_setup import HOOK, HOOK_VARIABLE
@@ -25,6 +26,8 @@ OBJECT_STORE_BYTES = 300_000_000
 MIN_CPUS = 4
 """Ray's CPUs are bookings, not cores: fewer would leave no room for an ingestion beside the service."""
 START_S = 300.0
+REASON_LINES = 3
+"""How much of its log tells why Ray did not start: its errors end with a hint, after what went wrong."""
 
 
 def temp_directory(data_dir: Path) -> Path:
@@ -68,7 +71,14 @@ def environment(state: State) -> dict[str, str]:
         "RAY_COLOR_PREFIX": "0",
     }
     # Settings of another Ray, or of the shell's, do not leak into this one.
-    foreign = {"RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_NAMESPACE", "PYTHONHOME"}
+    foreign = {
+        "RAY_GCS_SERVER_PORT",
+        "RAY_ADDRESS",
+        "RAY_API_SERVER_ADDRESS",
+        "RAY_AUTH_TOKEN",
+        "RAY_NAMESPACE",
+        "PYTHONHOME",
+    }
     return {**{name: value for name, value in os.environ.items() if name not in foreign}, **own}
 
 
@@ -86,6 +96,7 @@ def interpreter(state: State) -> Path:
 def command(state: State) -> list[str]:
     """Give the command line that starts the head."""
     ports = state.ports
+    agent, client_server = free_ports(2, taken={port for port in asdict(ports).values() if port is not None})
     return [
         str(interpreter(state)),
         "-m",
@@ -99,9 +110,9 @@ def command(state: State) -> list[str]:
         "--include-dashboard=true",
         "--dashboard-host=127.0.0.1",
         f"--dashboard-port={ports.dashboard}",
-        f"--dashboard-agent-listen-port={free_port()}",
+        f"--dashboard-agent-listen-port={agent}",
         f"--metrics-export-port={ports.metrics}",
-        f"--ray-client-server-port={free_port()}",
+        f"--ray-client-server-port={client_server}",
         # Any free port: the default range holds Milvus' own.
         "--min-worker-port=0",
         "--max-worker-port=0",
@@ -177,4 +188,4 @@ def _end_client_server(state: State) -> None:
 
 def _reason(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it said nothing"
+    return " ".join(lines[-REASON_LINES:])[-600:] if lines else "it said nothing"

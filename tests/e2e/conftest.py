@@ -6,7 +6,6 @@ import json
 import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import pytest
 import yaml
 
 from cluster.local import UpOptions, stop, up
+from cluster.preflight import in_use
 from cluster.ray_head import environment
 from cluster.state import State
 from deployments.identity import development_issuer
@@ -59,13 +59,9 @@ print(json.dumps(report.as_dict()))
 """
 
 
-def free_port() -> int:
-    """A port below those that the system hands out: Ray's own processes would take one of those meanwhile."""
-    while True:
-        port = random.randrange(18_000, 28_000)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                return port
+def free_ports(number: int) -> list[int]:
+    """Ports below those that the system hands out: Ray's own processes would take one of those meanwhile."""
+    return [port for port in random.sample(range(18_000, 28_000), 50) if not in_use("127.0.0.1", port)][:number]
 
 
 @dataclass
@@ -141,7 +137,7 @@ def config(home: Path) -> Path:
     document = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     args = document["applications"][0]["args"]
     args["data_dir"] = str(home)
-    args["store"]["uri"] = f"http://127.0.0.1:{free_port()}"
+    args["store"]["uri"] = f"http://127.0.0.1:{free_ports(1)[0]}"
     args["ingest"] = {"parsing": {"timeout_s": 10, "memory_mb": 512}}
     path = home.parent / "serve_config.yaml"
     path.write_text(yaml.safe_dump(document))
@@ -150,14 +146,9 @@ def config(home: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def service(home: Path, config: Path) -> Iterator[Service]:
+    http, gcs, dashboard, metrics = free_ports(4)
     options = UpOptions(
-        config,
-        str(home),
-        port=free_port(),
-        gcs_port=free_port(),
-        dashboard_port=free_port(),
-        metrics_port=free_port(),
-        ready_s=300,
+        config, str(home), port=http, gcs_port=gcs, dashboard_port=dashboard, metrics_port=metrics, ready_s=300
     )
     state = up(options, lambda line: print(line, file=sys.stderr)).state
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.preflight import free_port, in_use, prepare_directory, require_disk, require_free
+from cluster.preflight import free_ports, in_use, prepare_directory, require_disk, require_free
 from policies.errors import ConfigurationError
 
 
@@ -37,12 +37,22 @@ def test_a_port_of_all_interfaces_is_in_use_when_loopback_holds_it(taken: int) -
 
 
 def test_a_free_port_passes() -> None:
-    require_free({"HTTP": ("127.0.0.1", free_port(), "")})
+    require_free({"HTTP": ("127.0.0.1", *free_ports(1), "")})
+
+
+def test_free_ports_are_each_another() -> None:
+    found = free_ports(500)
+    assert len(set(found)) == 500
+
+
+def test_free_ports_leave_out_what_is_taken() -> None:
+    low, high = 1024, 65536
+    assert all(port % 2 for port in free_ports(20, taken=range(low, high, 2)))
 
 
 def test_a_foreign_address_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="cannot be used"):
-        in_use("203.0.113.7", free_port())
+        in_use("203.0.113.7", *free_ports(1))
 
 
 def test_a_full_disk_is_refused(tmp_path: Path) -> None:
