@@ -227,12 +227,24 @@ def evaluate_dataset(
 
 @audit_app.command("export")
 def audit_export(file: Path, config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
-    """Write the whole record with its checkpoints, one JSON object a line."""
-    from policies.audit import AuditLog
+    """Write the whole record, one JSON object a line, and a signed checkpoint over its end."""
+    from deployments.identity import signing_audit_log
 
-    log = AuditLog(_settings(config, data_dir).store.audit)
+    log = signing_audit_log(_settings(config, data_dir).store)
     try:
         print(f"{log.export(file)} records written to {file}")
+    finally:
+        log.close()
+
+
+@audit_app.command("key")
+def audit_key(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
+    """Print the public key that checkpoints are signed for: keep it where the record's keeper cannot change it."""
+    from deployments.identity import signing_audit_log
+
+    log = signing_audit_log(_settings(config, data_dir).store)
+    try:
+        print(log.public_key_pem(), end="")
     finally:
         log.close()
 
@@ -240,17 +252,19 @@ def audit_export(file: Path, config: ConfigOption = None, data_dir: DataDirOptio
 @audit_app.command("verify")
 def audit_verify(
     export: Annotated[Path | None, typer.Option(help="An exported file, checked without any database.")] = None,
+    key: Annotated[Path | None, typer.Option(help="With --export: the public key (`rayrag audit key`).")] = None,
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check that no record was changed, moved, removed or slipped in. Exit code 1 names the first bad one."""
-    from policies.audit import AuditLog, verify_export
+    from deployments.identity import signing_audit_log
+    from policies.audit_chain import public_key, verify_export
 
     if export is not None:
-        verdict = verify_export(export)
+        verdict = verify_export(export, public_key(key) if key else None)
     else:
-        log = AuditLog(_settings(config, data_dir).store.audit)
+        log = signing_audit_log(_settings(config, data_dir).store)
         try:
             verdict = log.verify()
         finally:
@@ -258,7 +272,8 @@ def audit_verify(
     if as_json:
         print(json.dumps(asdict(verdict)))
     elif verdict.ok:
-        print(f"{verdict.count} records, all as they were written")
+        signed = ", signed to the end" if key else "; the signatures were not checked: give --key" if export else ""
+        print(f"{verdict.count} records, all as they were written{signed}")
     if not verdict.ok:
         if not as_json:
             print(f"Record {verdict.first_bad} is the first bad one: {verdict.reason}.", file=sys.stderr)

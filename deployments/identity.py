@@ -5,10 +5,20 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from index.settings import AppArgs, IdentitySettings, IssuerSettings
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from index.settings import AppArgs, IdentitySettings, IssuerSettings, StoreSettings
 from policies.audit import AuditLog
 from policies.errors import ConfigurationError
-from policies.tokens import ClaimNames, DevelopmentIssuer, Issuer, JwksEndpoint, PemFile, TokenVerifier
+from policies.tokens import (
+    ClaimNames,
+    DevelopmentIssuer,
+    Issuer,
+    JwksEndpoint,
+    PemFile,
+    TokenVerifier,
+    ensure_private_key,
+)
 
 
 def verifier(identity: IdentitySettings) -> TokenVerifier:
@@ -47,6 +57,17 @@ def scrape_token(identity: IdentitySettings) -> str | None:
 def audit_log(args: AppArgs) -> AuditLog:
     """Open the audit record."""
     return AuditLog(args.store.audit)
+
+
+def signing_audit_log(store: StoreSettings) -> AuditLog:
+    """Open the audit record with the key that signs its checkpoints, making one where there is none.
+
+    Only who exports needs the key: what serves requests never holds it. Raises `ConfigurationError`.
+    """
+    key = ensure_private_key(Path(store.audit_key_file))
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigurationError(f"store.audit_key_file: {store.audit_key_file} is no Ed25519 key")
+    return AuditLog(store.audit, key)
 
 
 def policy_version(args: AppArgs) -> str:

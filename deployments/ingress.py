@@ -45,7 +45,7 @@ from index.ledger import Ledger
 from index.ledger_records import DocumentRecord
 from index.settings import AppArgs
 from policies.access import AccessRule
-from policies.audit import question_sha256
+from policies.audit_chain import question_sha256
 from policies.errors import InvalidRequest, NotFound, RayragError, TooLarge, Unauthenticated
 from policies.guard import Guard
 from policies.roles import Roles
@@ -78,10 +78,19 @@ api.add_exception_handler(HTTPException, _raise)
 api.add_middleware(Boundary)
 
 
-async def _token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
+async def _bearer_token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
     if credentials is None:
         raise Unauthenticated("no bearer token")
     return credentials.credentials
+
+
+BearerToken = Annotated[str, Depends(_bearer_token)]
+
+
+async def _token(request: Request, token: BearerToken) -> str:
+    # Before the parameters and the body are looked at: what is wrong with them is not for strangers.
+    await request.app.state.authenticate(token)
+    return token
 
 
 def _request_id(request: Request) -> str:
@@ -140,6 +149,7 @@ class Ingress:
         self._scrape_token = scrape_token(args.identity)
         self._roles = Roles.load(args.identity.roles)
         self._guard = Guard(verifier(args.identity), self._roles, audit_log(args), policy_version(args))
+        api.state.authenticate = self._guard.authenticate
 
     # ---- questions
 
@@ -255,7 +265,7 @@ class Ingress:
         return StatusWord(status="unavailable")
 
     @api.get("/metrics", responses=_PROBLEMS)
-    async def metrics(self, token: Token, request_id: RequestId) -> Response:
+    async def metrics(self, token: BearerToken, request_id: RequestId) -> Response:
         """Prometheus text of all nodes, for the scrape token or `system:monitor`."""
         if self._scrape_token is None or not hmac.compare_digest(token.encode(), self._scrape_token.encode()):
             async with self._guard.request(token, "system:monitor", "metrics", request_id):

@@ -76,6 +76,10 @@ class StoreSettings(Section):
         default="sqlite:///${data_dir}/embeddings.sqlite", description="cache of dense and token vectors"
     )
     audit: str = "sqlite:///${data_dir}/audit.sqlite"
+    audit_key_file: str = Field(
+        default="${data_dir}/secrets/audit.pem",
+        description="Ed25519 private key that signs the audit record's checkpoints; made where there is none",
+    )
     dense_index: Literal["FLAT", "HNSW", "AUTOINDEX"] = "FLAT"
     consistency: Literal["Strong", "Bounded", "Session", "Eventually"] = "Strong"
     timeout_s: float = Field(default=10.0, gt=0)

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from index.document import DocumentRef
 from ingest.acl_file import ACL_FILE, AclFile, rule_of
-from ingest.parsing import clean, usable_title
+from ingest.cleaning import clean, usable_title
 from policies.access import AccessRule
 from policies.errors import ConfigurationError, DocumentRejected, SourceUnavailable, TooLarge
 

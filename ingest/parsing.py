@@ -11,15 +11,16 @@ import csv
 import html
 import io
 import re
-import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from index.document import Extracted, Page
+from ingest.cleaning import FENCE, clean, first_heading, usable_title
+from ingest.detection import MIME, Kind, decode, detect
+from ingest.pdf import parse_pdf
 from policies.errors import DocumentRejected, UnsupportedType
 
 if TYPE_CHECKING:
@@ -27,52 +28,10 @@ if TYPE_CHECKING:
 
     from xberg import ExtractedDocument
 
-Kind = Literal["pdf", "docx", "pptx", "xlsx", "office", "html", "eml", "markdown", "csv", "text"]
-
-MAX_TITLE_CHARS = 200
 MAX_ATTACHMENT_DEPTH = 3
 MAX_ATTACHMENTS = 200
 MAX_TABLE_CELLS = 5_000_000
-MAX_UNPACKED_BYTES = 1_000_000_000
 MAX_PART_BYTES = 10_000_000
-
-MIME = {
-    "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-    "pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
-    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-    "odt": "application/vnd.oasis.opendocument.text",
-    "ods": "application/vnd.oasis.opendocument.spreadsheet",
-    "odp": "application/vnd.oasis.opendocument.presentation",
-    "epub": "application/epub+zip",
-    "rtf": "application/rtf",
-    "doc": "application/msword",
-    "xls": "application/vnd.ms-excel",
-    "ppt": "application/vnd.ms-powerpoint",
-    "msg": "application/vnd.ms-outlook",
-    "html": "text/html",
-}
-_OLE_STREAMS = {"WordDocument": "doc", "Workbook": "xls", "PowerPoint Document": "ppt", "__substg1.0_": "msg"}
-_BINARY_MAGIC = {
-    b"\x89PNG": "a PNG image; it needs OCR",
-    b"\xff\xd8\xff": "a JPEG image; it needs OCR",
-    b"GIF8": "a GIF image",
-    b"II*\x00": "a TIFF image; it needs OCR",
-    b"MM\x00*": "a TIFF image; it needs OCR",
-    b"\x1f\x8b": "a gzip archive",
-    b"7z\xbc\xaf": "a 7z archive",
-    b"Rar!": "a RAR archive",
-    b"\x7fELF": "a program",
-    b"SQLite format 3": "a database file",
-}
-_HTML = re.compile(r"<(!doctype\s+html|html|head|body)\b", re.IGNORECASE)
-_MAIL_HEADER = re.compile(r"^([A-Za-z][A-Za-z0-9-]*):", re.MULTILINE)
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f\ufeff\ufffe\uffff\ud800-\udfff]")
-_JUNK_TITLE = re.compile(
-    r"untitled.*|microsoft (word|powerpoint|excel)\b.*|powerpoint presentation|presentation( title)?|word document"
-    r"|(document|slide|sheet|book|page|tabelle|blank)\s*\d*|title|no title|default|index|home"
-    r"|.*\.(docx?|pptx?|xlsx?|pdf|html?|txt|indd|dvi|tex|rtf|odt)",
-    re.IGNORECASE,
-)
 
 
 def parse(data: bytes, name: str) -> Extracted:
@@ -84,73 +43,12 @@ def parse(data: bytes, name: str) -> Extracted:
     return _parse(data, name, depth=0)
 
 
-def clean(text: str) -> str:
-    r"""Make text safe to store: `\n` line ends, NFC, no NUL or other control characters, no lone surrogates."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
-    text = text.replace("\f", "\n").replace("\u00a0", " ")
-    return unicodedata.normalize("NFC", _CONTROL.sub("", text))
-
-
-def usable_title(title: str | None) -> str | None:
-    """Tidy a title; none for what programs fill in by themselves ("untitled", "Microsoft Word - x.doc")."""
-    text = " ".join(clean(title or "").split())
-    if not any(character.isalpha() for character in text) or _JUNK_TITLE.fullmatch(text):
-        return None
-    return text[:MAX_TITLE_CHARS].rstrip()
-
-
-def detect(data: bytes, name: str) -> tuple[Kind, str]:
-    """Tell the type of `data`, and its key in `MIME` where it has one. Raises as `parse` does."""
-    suffix = PurePosixPath(name).suffix.lower().lstrip(".")
-    if b"%PDF-" in data[:1024]:
-        return "pdf", ""
-    if data[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        return _zip_kind(data)
-    if data[:8] == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":
-        return _ole_kind(data)
-    if data[:5] == b"{\\rtf":
-        return "office", "rtf"
-    for magic, what in _BINARY_MAGIC.items():
-        if data.startswith(magic):
-            raise UnsupportedType(f"unsupported type: {what}")
-    return _text_kind(data, suffix)
-
-
-def decode(data: bytes, partial: bool = False) -> str:
-    """Turn bytes into text by BOM, UTF-8, UTF-16 or a detected encoding. Raises `UnsupportedType` for binary data.
-
-    With `partial`, the end of `data` may cut a character.
-    """
-    for bom, encoding in (
-        (b"\xef\xbb\xbf", "utf-8-sig"),
-        (b"\xff\xfe\x00\x00", "utf-32"),
-        (b"\x00\x00\xfe\xff", "utf-32"),
-        (b"\xff\xfe", "utf-16"),
-        (b"\xfe\xff", "utf-16"),
-    ):
-        if data.startswith(bom):
-            return data.decode(encoding, errors="replace")
-    sample = data[:65_536]
-    wide = _wide_encoding(sample)
-    if wide:
-        return data.decode(wide, errors="replace")
-    controls = sum(sample.count(byte) for byte in (*range(1, 9), *range(14, 27), *range(28, 32), 127))
-    if sample.count(0) > max(8, len(sample) // 20) or controls > max(8, len(sample) // 50):
-        raise UnsupportedType("unsupported type: binary data that no parser here knows")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if partial and error.start >= len(data) - 4:
-            return data.decode("utf-8", errors="ignore")
-    return data.decode(_legacy_encoding(data), errors="replace")
-
-
 def _parse(data: bytes, name: str, depth: int) -> Extracted:
     if not data.strip(b"\x00 \t\r\n\x0c\xef\xbb\xbf\xff\xfe"):
         raise DocumentRejected("empty")
     kind, key = detect(data, name)
     readers: dict[Kind, Callable[[], Extracted]] = {
-        "pdf": lambda: _pdf(data),
+        "pdf": lambda: parse_pdf(data),
         "docx": lambda: _office(data, key),
         "pptx": lambda: _pptx(data),
         "xlsx": lambda: _workbook(data, key),
@@ -165,319 +63,6 @@ def _parse(data: bytes, name: str, depth: int) -> Extracted:
     if not extracted.text.strip():
         raise DocumentRejected("empty: the file holds no text")
     return extracted
-
-
-# ---- types ----
-
-
-def _zip_kind(data: bytes) -> tuple[Kind, str]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = archive.infolist()
-            names = {entry.filename for entry in entries}
-            mimetype = archive.open("mimetype").read(100).decode("ascii", "replace") if "mimetype" in names else ""
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise DocumentRejected("damaged: the file is cut short or no valid Office or zip file") from error
-    unpacked = sum(entry.file_size for entry in entries)
-    if unpacked > MAX_UNPACKED_BYTES:
-        raise DocumentRejected(
-            f"it unpacks to {unpacked // 1_000_000} MB, more than {MAX_UNPACKED_BYTES // 1_000_000} MB"
-        )
-    folders = {entry.split("/", 1)[0] for entry in names}
-    if "word" in folders:
-        return "docx", "docx"
-    if "ppt" in folders:
-        return "pptx", "pptx"
-    if "xl" in folders:
-        return "xlsx", "xlsx"
-    for key in ("odt", "ods", "odp", "epub"):
-        if mimetype.strip() == MIME[key]:
-            return "office", key
-    raise UnsupportedType("unsupported type: a zip archive; add its files one by one")
-
-
-def _ole_kind(data: bytes) -> tuple[Kind, str]:
-    if "EncryptedPackage".encode("utf-16-le") in data:
-        raise DocumentRejected("encrypted: it needs a password")
-    for stream, key in _OLE_STREAMS.items():
-        if stream.encode("utf-16-le") in data:
-            return "office", key
-    raise UnsupportedType("unsupported type: an old Office container that is no DOC, XLS, PPT or MSG")
-
-
-def _text_kind(data: bytes, suffix: str) -> tuple[Kind, str]:
-    head = decode(data[:8192], partial=True)
-    if suffix not in ("md", "markdown", "csv", "tsv") and _HTML.search(head[:2048]):
-        return "html", "html"
-    if suffix in ("html", "htm", "xhtml") and re.search(r"<[a-zA-Z]+[^>]*>", head):
-        return "html", "html"
-    if suffix == "pdf":
-        raise DocumentRejected("damaged: this is no PDF, though its name says so")
-    if _looks_like_mail(head, suffix):
-        return "eml", ""
-    if suffix in ("csv", "tsv"):
-        return "csv", ""
-    return ("markdown" if suffix in ("md", "markdown", "mdx") else "text"), ""
-
-
-def _looks_like_mail(head: str, suffix: str) -> bool:
-    names = {name.lower() for name in _MAIL_HEADER.findall(clean(head).lstrip().split("\n\n", 1)[0])}
-    if suffix in ("eml", "mht", "mhtml"):
-        return bool(names & {"from", "to", "subject", "date", "received", "mime-version", "message-id"})
-    starts = re.match(r"\s*(From |[A-Za-z][A-Za-z0-9-]*:)", head) is not None
-    return starts and "from" in names and bool(names & {"received", "mime-version", "message-id"})
-
-
-# ---- text encodings ----
-
-
-def _wide_encoding(sample: bytes) -> str | None:
-    """UTF-16 without BOM, told by where the zero bytes of its ASCII characters stand."""
-    half = len(sample) // 2
-    if half < 2 or sample.count(0) * 4 < half:
-        return None
-    even, odd = sample[0::2].count(0), sample[1::2].count(0)
-    if odd * 2 > half and even * 10 < half:
-        return "utf-16-le"
-    if even * 2 > half and odd * 10 < half:
-        return "utf-16-be"
-    return None
-
-
-def _legacy_encoding(data: bytes) -> str:
-    """The encoding of text that is not all UTF-8: slightly damaged UTF-8, Western text, or what detection finds."""
-    high = [index for index, byte in enumerate(data[:1_000_000]) if byte > 127]
-    begin = max(0, high[0] - 200) if high else 0
-    sample = data[begin : begin + 32_768]
-    count = sum(byte > 127 for byte in sample)
-    damaged = sample.decode("utf-8", errors="replace").count("\ufffd")
-    if damaged * 10 < count:
-        return "utf-8"
-    # Short or mostly ASCII text tells a detector too little: Western European is by far the likeliest then.
-    if count < 8 or count * 25 < len(sample):
-        return "cp1252" if not set(sample) & {0x81, 0x8D, 0x8F, 0x90, 0x9D} else "latin-1"
-    from charset_normalizer import from_bytes
-
-    best = from_bytes(sample).best()
-    return best.encoding if best else "latin-1"
-
-
-# ---- PDF ----
-
-
-def _pdf(data: bytes) -> Extracted:
-    """Text by pdfium, in the file's own reading order, one `Page` per page; headings told by size and weight."""
-    import pypdfium2
-    from pypdfium2 import raw
-
-    try:
-        document = pypdfium2.PdfDocument(data)
-    except pypdfium2.PdfiumError as error:
-        if getattr(error, "err_code", None) in (raw.FPDF_ERR_PASSWORD, raw.FPDF_ERR_SECURITY):
-            raise DocumentRejected("encrypted: it needs a password") from error
-        raise DocumentRejected("damaged: this PDF cannot be opened") from error
-    pages: list[list[Line]] = []
-    unreadable = 0
-    try:
-        for index in range(len(document)):
-            try:
-                page = document[index]
-                pages.append(_pdf_lines(page.get_textpage(), raw))
-                page.close()
-            except pypdfium2.PdfiumError:
-                unreadable += 1
-                pages.append([])
-        metadata_title = document.get_metadata_value("Title")
-    finally:
-        document.close()
-    if not pages or unreadable == len(pages):
-        raise DocumentRejected("damaged: this PDF has no readable page")
-    if not any(line.text.strip() for lines in pages for line in lines):
-        raise DocumentRejected("no text; needs OCR")
-    return _assemble_pdf(pages, metadata_title)
-
-
-Box = tuple[float, float, float, float]
-"""Left, bottom, right, top in points."""
-
-
-class Line:
-    """A line of a PDF page: its text, and where it stands in points (the origin is at the bottom left)."""
-
-    __slots__ = ("bold", "bottom", "left", "right", "size", "text", "top")
-
-    def __init__(self, text: str, first: Box, last: Box, bold: bool) -> None:
-        self.text = text
-        # pdfium joins hyphenated lines, so the last character may stand lower than the first.
-        self.left, self.top, self.right, self.bottom = first[0], first[3], last[2], last[1]
-        self.size = round(first[3] - first[1], 1)
-        self.bold = bold
-
-
-def _pdf_lines(textpage: object, raw: object) -> list[Line]:
-    """Split a page's text at its line ends and measure each line by its first and last character."""
-    text: str = textpage.get_text_range()  # type: ignore[attr-defined]
-    lines = []
-    position = 0
-    for part in text.split("\n"):
-        stripped = part.strip()
-        if stripped:
-            first = position + part.index(stripped[0])
-            last = first + len(stripped) - 1
-            lines.append(_measure(textpage, raw, stripped, first, last))
-        position += len(part) + 1
-    return lines
-
-
-def _measure(textpage: object, raw: object, text: str, first: int, last: int) -> Line:
-    from ctypes import byref
-
-    boxes, weights = [], []
-    for position in (first, last):
-        index = raw.FPDFText_GetCharIndexFromTextIndex(textpage, position)  # type: ignore[attr-defined]
-        box = raw.FS_RECTF()  # type: ignore[attr-defined]
-        if index >= 0 and raw.FPDFText_GetLooseCharBox(textpage, index, byref(box)):  # type: ignore[attr-defined]
-            boxes.append((box.left, box.bottom, box.right, box.top))
-            weights.append(_is_bold(textpage, raw, index))
-    if not boxes:
-        return Line(text, (0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0), bold=False)
-    return Line(_without_hyphenation(text), boxes[0], boxes[-1], bold=all(weights))
-
-
-def _without_hyphenation(text: str) -> str:
-    """Undo hyphens at line ends, which pdfium marks by U+FFFE or U+0002; before a capital it is a real hyphen."""
-    return re.sub(r"[\ufffe\x02]\s*", "-", re.sub(r"[\ufffe\x02]\s*(?=[a-z])", "", text))
-
-
-def _is_bold(textpage: object, raw: object, index: int) -> bool:
-    """By the font's weight, or by its name where the file gives no weight (LaTeX)."""
-    from ctypes import byref, c_int, create_string_buffer
-
-    if raw.FPDFText_GetFontWeight(textpage, index) >= 600:  # type: ignore[attr-defined]
-        return True
-    name = create_string_buffer(80)
-    raw.FPDFText_GetFontInfo(textpage, index, name, 80, byref(c_int()))  # type: ignore[attr-defined]
-    return re.search(rb"bold|black|heavy|cmbx", name.value, re.IGNORECASE) is not None
-
-
-_BULLET = re.compile(r"^[•▪◦●○■□‣⁃·–—*➢✓-]\s+")
-_NUMBERED = re.compile(r"^(\d{1,3}|[a-zA-Z]|[ivx]{1,4})[.)]\s+\S")
-_PAGE_NUMBER = re.compile(r"(page\s+)?[-–]?\s*\d{1,4}\s*[-–]?(\s*(of|/)\s*\d{1,4})?", re.IGNORECASE)
-
-
-def _assemble_pdf(pages: Sequence[list[Line]], metadata_title: str | None) -> Extracted:
-    pages = _without_furniture(pages)
-    weights: dict[tuple[float, bool], int] = {}
-    for line in (line for lines in pages for line in lines):
-        weights[line.size, line.bold] = weights.get((line.size, line.bold), 0) + len(line.text)
-    if not weights:
-        raise DocumentRejected("no text; needs OCR")
-    (body, body_bold), _ = max(weights.items(), key=lambda item: item[1])
-    total = sum(weights.values())
-    # A size is a heading's where it is clearly larger than the body's and rare: else it is another body text.
-    sizes = sorted({size for (size, _), n in weights.items() if size > body * 1.1 and n * 4 < total}, reverse=True)
-    levels = {size: min(1 + rank, 4) for rank, size in enumerate(sizes)}
-    texts, ranges, offset = [], [], 0
-    for number, lines in enumerate(pages, start=1):
-        text = clean(_page_text(lines, levels, body, body_bold)).strip()
-        texts.append(text)
-        ranges.append(Page(number, offset, offset + len(text)))
-        offset += len(text) + 2
-    text = "\n\n".join(texts)
-    return Extracted(
-        text=text,
-        title=usable_title(metadata_title) or usable_title(first_heading(text)),
-        pages=tuple(ranges),
-        markdown=True,
-    )
-
-
-def _page_text(lines: Sequence[Line], levels: dict[float, int], body: float, body_bold: bool) -> str:
-    deepest = min(max(levels.values(), default=0) + 1, 5)
-    blocks: list[str] = []
-    paragraph: list[Line] = []
-    heading: tuple[int, list[str]] | None = None
-
-    def flush() -> None:
-        nonlocal heading
-        if paragraph:
-            blocks.append(_join_paragraph(paragraph))
-            paragraph.clear()
-        if heading:
-            blocks.append("#" * heading[0] + " " + " ".join(heading[1]))
-            heading = None
-
-    previous: Line | None = None
-    for line in lines:
-        level = _heading_level(line, levels, deepest, body, body_bold)
-        broken = previous is None or _breaks(previous, line)
-        if level and heading and heading[0] == level and not broken:
-            heading[1].append(line.text)
-        elif level and (broken or line.size in levels or heading):
-            flush()
-            heading = (level, [line.text])
-        else:
-            if heading or broken or _BULLET.match(line.text) or _NUMBERED.match(line.text):
-                flush()
-            paragraph.append(line)
-        previous = line
-    flush()
-    return "\n\n".join(blocks)
-
-
-def _heading_level(line: Line, levels: dict[float, int], deepest: int, body: float, body_bold: bool) -> int | None:
-    text = line.text
-    if len(text) > 160 or sum(map(str.isalpha, text)) < 2 or _BULLET.match(text) or text[-1] in ".,;":
-        return None
-    if line.size in levels:
-        return levels[line.size]
-    bold = line.bold and not body_bold and abs(line.size - body) <= body * 0.1
-    return deepest if bold and len(text) <= 100 and not text.endswith(":") else None
-
-
-def _breaks(above: Line, below: Line) -> bool:
-    """Whether a new block starts: a gap of more than half a line, a jump upwards (next column), or another size."""
-    if not above.size or not below.size:
-        return False
-    gap = above.bottom - below.top
-    return gap > 0.55 * min(above.size, below.size) or gap < -2 * above.size or abs(above.size - below.size) > 1.5
-
-
-def _join_paragraph(lines: Sequence[Line]) -> str:
-    """Join full lines by a space; keep the line end after a short line or a row of figures."""
-    right, left = max(line.right for line in lines), min(line.left for line in lines)
-    text = _BULLET.sub("- ", lines[0].text)
-    for above, below in pairwise(lines):
-        full = above.right >= right - 0.15 * (right - left) and not (_is_row(above.text) or _is_row(below.text))
-        text += (" " if full else "\n") + below.text
-    return text
-
-
-def _is_row(text: str) -> bool:
-    words = text.split()
-    return len(words) >= 3 and sum(any(map(str.isdigit, word)) for word in words) * 3 >= len(words)
-
-
-def _without_furniture(pages: Sequence[list[Line]]) -> list[list[Line]]:
-    """Leave out page numbers, and first and last lines that most pages repeat (unless nothing else is there)."""
-    counts: dict[tuple[str, int], int] = {}
-    for lines in pages:
-        for line in {_place(line): line for line in (*lines[:2], *lines[-2:])}.values():
-            counts[_place(line)] = counts.get(_place(line), 0) + 1
-    enough = max(4, len(pages) * 3 // 5)
-    kept = []
-    for lines in pages:
-        edge = {0, 1, len(lines) - 2, len(lines) - 1}
-        dropped = {i for i in edge if 0 <= i < len(lines) and counts[_place(lines[i])] >= enough}
-        if len(pages) > 1:
-            dropped |= {i for i in (0, len(lines) - 1) if lines and _PAGE_NUMBER.fullmatch(lines[i].text)}
-        kept.append([line for index, line in enumerate(lines) if index not in dropped])
-    return kept if any(kept) else list(pages)
-
-
-def _place(line: Line) -> tuple[str, int]:
-    """A line's text but for a page number at one of its ends, and its height on the page."""
-    return re.sub(r"^\d+\b|\b\d+$", "0", line.text), round(line.top)
 
 
 # ---- Office, by xberg ----
@@ -825,7 +410,6 @@ def _is_header(row: Sequence[str]) -> bool:
 
 
 _FRONT_MATTER = re.compile(r"\A---\n(.{0,20000}?)\n(---|\.\.\.)[ \t]*(\n|\Z)", re.DOTALL)
-_FENCE = re.compile(r"(^ {0,3}(`{3,}|~{3,}).*?(?:^ {0,3}\2[`~]*[ \t]*$|\Z))", re.MULTILINE | re.DOTALL)
 
 
 def _markdown(source: str) -> Extracted:
@@ -837,7 +421,7 @@ def _markdown(source: str) -> Extracted:
         named = re.search(r"^title:[ \t]*(.+)$", front.group(1), re.MULTILINE)
         title = usable_title(named.group(1).strip().strip("\"'")) if named else None
         text = text[front.end() :]
-    parts = _FENCE.split(text)
+    parts = FENCE.split(text)
     # split() yields text, fenced block, its marker, text, …
     text = "".join(
         re.sub(r"<!--.*?-->", "", part, flags=re.DOTALL) if i % 3 == 0 else part
@@ -845,17 +429,3 @@ def _markdown(source: str) -> Extracted:
         if i % 3 != 2
     )
     return Extracted(text=text.strip("\n"), title=title or usable_title(first_heading(text)), markdown=True)
-
-
-_HEADING = re.compile(
-    r"^ {0,3}#{1,6}[ \t]+(.+?)[ \t]*#*[ \t]*$|^([^\n#>|`\s-][^\n]{0,200})\n(?:=+|-{3,})[ \t]*$", re.MULTILINE
-)
-
-
-def first_heading(text: str) -> str | None:
-    """The first heading of Markdown text, without its emphasis marks."""
-    match = _HEADING.search(_FENCE.sub("", text[:200_000]))
-    if not match:
-        return None
-    heading = re.sub(r"\[([^\[\]]*)\]\([^()]*\)", r"\1", match.group(1) or match.group(2))
-    return re.sub(r"[*_`]{1,3}(\S(?:.*?\S)?)[*_`]{1,3}", r"\1", heading).strip() or None

@@ -1,8 +1,4 @@
-"""Who asked what, under which policy, what they were shown: an append-only, hash-chained record in SQL.
-
-Each record's hash covers all its fields and the hash before it, so that a record which is changed, moved,
-removed or slipped in breaks the chain at its place. A chain that is cut at its end, or made anew as a whole,
-is still a chain: signed checkpoints, exported and kept elsewhere, uncover that.
+"""Who asked what, under which policy, what they were shown: an append-only record in SQL, chained by its hashes.
 
 The record holds no question and no answer. What it keeps of a question is `question_sha256`: enough to say
 whether a given question was asked, not to read it back. The hash has no key, so that a short or common
@@ -11,21 +7,18 @@ question can be found by guessing: treat the record as confidential.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, fields
-from json.encoder import encode_basestring_ascii
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import (
     URL,
     BigInteger,
@@ -47,10 +40,21 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from policies.audit_chain import (
+    GENESIS,
+    JSON_COLUMNS,
+    AuditIntent,
+    AuditOutcome,
+    AuditRecord,
+    Checkpoint,
+    Verdict,
+    canonical,
+    checkpoint_line,
+    export_line,
+    record_hash,
+    verdict_of,
+)
 from policies.errors import ConfigurationError, Unavailable
-
-GENESIS = "0" * 64
-"""The `previous_hash` of record 1."""
 
 _LOCK_ID = 0x7261_7961_7564
 _metadata = MetaData()
@@ -86,144 +90,7 @@ _INSERT = insert(_records)
 _PATIENCE = text("SET LOCAL lock_timeout = '10s'")
 _LOCK = text(f"SELECT pg_advisory_xact_lock({_LOCK_ID})")
 
-Detail = Mapping[str, "str | int | bool | Sequence[str] | None"]
-
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
-_decode = json.JSONDecoder().decode
-
-
-def question_sha256(question: str) -> str:
-    """Give what the record keeps of a question: 64 hex digits. See above for what that does not protect."""
-    return hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class AuditIntent:
-    """What a caller is about to do. `detail` holds no fractions: they have no one spelling in JSON."""
-
-    request_id: str
-    actor: str
-    tenant: str
-    action: str
-    policy_version: str
-    detail: Detail = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class AuditOutcome:
-    """What came of it: which chunks were shown, how many withheld."""
-
-    request_id: str
-    actor: str
-    tenant: str
-    action: str
-    policy_version: str
-    outcome: str
-    chunks_shown: tuple[str, ...] = ()
-    chunks_withheld: int = 0
-    detail: Detail = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class AuditRecord:
-    """A line of the record. `sequence` counts from 1 without gaps; `time` is in microseconds since 1970, UTC."""
-
-    sequence: int
-    time: int
-    kind: Literal["intent", "outcome"]
-    request_id: str
-    actor: str
-    tenant: str
-    action: str
-    outcome: str
-    policy_version: str
-    chunks_shown: list[str]
-    chunks_withheld: int
-    detail: dict[str, Any]
-    previous_hash: str
-    hash: str
-
-    def values(self) -> dict[str, Any]:
-        """All fields, as the HTTP response and the export show them."""
-        return {name: getattr(self, name) for name in _FIELDS}
-
-
-_FIELDS = tuple(item.name for item in fields(AuditRecord))
-_SORTED = tuple(sorted(_FIELDS))
 _COLUMNS = tuple(column.name for column in _records.columns)
-_COVERED = tuple(name for name in _SORTED if name != "hash")
-_JSON_COLUMNS = frozenset({"chunks_shown", "detail"})
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A signed statement that record `sequence` had this hash. `signature`: Ed25519 over the other fields."""
-
-    sequence: int
-    time: int
-    hash: str
-    signature: str
-
-    @property
-    def signed(self) -> bytes:
-        """The bytes that the signature covers."""
-        return canonical({"checkpoint": self.sequence, "hash": self.hash, "time": self.time}).encode()
-
-    def holds(self, key: Ed25519PublicKey) -> bool:
-        """Say whether the signature is that of `key`."""
-        try:
-            key.verify(bytes.fromhex(self.signature), self.signed)
-        except (InvalidSignature, ValueError):
-            return False
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether the chain holds; else the sequence number of the first record that is wrong or missing, and why."""
-
-    ok: bool
-    count: int
-    first_bad: int | None = None
-    reason: str | None = None
-
-
-def canonical(value: Any) -> str:
-    """Spell a value in the one way: sorted keys, no spaces, ASCII. Raises `TypeError` for fractions."""
-    _refuse_fractions(value)
-    return _encode(value)
-
-
-def _refuse_fractions(value: Any) -> None:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise TypeError("keys of an audit record's detail are text")
-            _refuse_fractions(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _refuse_fractions(item)
-    elif not (value is None or isinstance(value, str | int)):
-        raise TypeError(f"an audit record holds no {type(value).__name__}")
-
-
-def record_hash(columns: Mapping[str, Any]) -> str:
-    """SHA-256, in hex, of the canonical JSON of all fields but `hash`, `previous_hash` among them.
-
-    `columns` is a row as it is stored: `chunks_shown` and `detail` are canonical JSON text already.
-    """
-    return hashlib.sha256(_line(columns, _COVERED).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _line(columns: Mapping[str, Any], names: Sequence[str]) -> str:
-    # The same text as `canonical` of the parsed record, without parsing it: verification is 20 times faster.
-    return "{" + ",".join(f'"{name}":{_json_text(name, columns[name])}' for name in names) + "}"
-
-
-def _json_text(name: str, value: Any) -> str:
-    if name in _JSON_COLUMNS:
-        return str(value)
-    return encode_basestring_ascii(value) if isinstance(value, str) else str(value)
 
 
 class _Draft:
@@ -324,7 +191,7 @@ class AuditLog:
             with self._engine.connect() as connection:
                 checkpoints = self._checkpoints(connection)
                 with closing(_stored(connection)) as rows:
-                    return _verdict(rows, checkpoints, self._public_key())
+                    return verdict_of(rows, checkpoints, self._public_key())
         except SQLAlchemyError as error:
             raise Unavailable("The audit record cannot be read.") from error
 
@@ -355,15 +222,22 @@ class AuditLog:
             with self._engine.connect() as connection, file.open("w", encoding="ascii", newline="\n") as lines:
                 file.chmod(0o600)
                 for columns in _stored(connection, latest.sequence if latest else None):
-                    lines.write(_line(columns, _SORTED) + "\n")
+                    lines.write(export_line(columns) + "\n")
                     count += 1
                 for found in self._checkpoints(connection):
-                    lines.write(canonical(_checkpoint_line(found)) + "\n")
+                    lines.write(canonical(checkpoint_line(found)) + "\n")
         except SQLAlchemyError as error:
             raise Unavailable("The audit record cannot be read.") from error
         except OSError as error:
             raise ConfigurationError(f"{file}: {error.strerror or error}") from error
         return count
+
+    def public_key_pem(self) -> str:
+        """Give the public half of the signing key. Raises `ConfigurationError` where there is no key."""
+        key = self._public_key()
+        if key is None:
+            raise ConfigurationError("this audit record has no signing key")
+        return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
     def _public_key(self) -> Ed25519PublicKey | None:
         return self._signing_key.public_key() if self._signing_key else None
@@ -432,7 +306,7 @@ def _insert(connection: Connection, batch: Sequence[_Draft]) -> int:
 
 def _record(columns: RowMapping) -> AuditRecord:
     """Make a value of a row. Raises `ValueError` where its JSON is none."""
-    return AuditRecord(**{**columns, **{name: json.loads(columns[name]) for name in _JSON_COLUMNS}})
+    return AuditRecord(**{**columns, **{name: json.loads(columns[name]) for name in JSON_COLUMNS}})
 
 
 def _stored(connection: Connection, until: int | None = None) -> Generator[Mapping[str, Any]]:
@@ -440,97 +314,6 @@ def _stored(connection: Connection, until: int | None = None) -> Generator[Mappi
     with connection.execute(query if until is None else query.where(_records.c.sequence <= until)) as rows:
         for row in rows:
             yield dict(zip(_COLUMNS, row, strict=True))
-
-
-def _verdict(
-    found: Iterable[Mapping[str, Any] | None], checkpoints: Sequence[Checkpoint], key: Ed25519PublicKey | None
-) -> Verdict:
-    """Walk the chain. `found`: rows as they are stored, None for what is no record at all."""
-    signed = {checkpoint.sequence: checkpoint.hash for checkpoint in checkpoints}
-    count, previous = 0, GENESIS
-    for columns in found:
-        expected = count + 1
-        reason = "not as it was written" if columns is None else _fault(columns, expected, previous)
-        if columns is None or reason is not None:
-            return Verdict(False, count, expected, reason)
-        count, previous = expected, columns["hash"]
-        if signed.get(count, previous) != previous:
-            return Verdict(False, count, count, "the signed checkpoint has another hash")
-    if signed and max(signed) > count:
-        return Verdict(False, count, count + 1, f"the record ends before the checkpoint at {max(signed)}")
-    forged = [checkpoint.sequence for checkpoint in checkpoints if key is not None and not checkpoint.holds(key)]
-    if forged:
-        return Verdict(False, count, min(forged), "a checkpoint's signature does not hold")
-    return Verdict(True, count)
-
-
-def _fault(columns: Mapping[str, Any], expected: int, previous: str) -> str | None:
-    if columns["sequence"] != expected:
-        return "missing or out of order"
-    if columns["previous_hash"] != previous:
-        return "does not follow from the record before"
-    return None if record_hash(columns) == columns["hash"] else "its hash does not match"
-
-
-def _checkpoint_line(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {
-        "checkpoint": checkpoint.sequence,
-        "time": checkpoint.time,
-        "hash": checkpoint.hash,
-        "signature": checkpoint.signature,
-    }
-
-
-def verify_export(path: Path, key: Ed25519PublicKey | None = None) -> Verdict:
-    """Check an exported record without any database: each line byte by byte, the chain, and its end.
-
-    With `key`, the export must end in a checkpoint which that key signed over its last record; without, the
-    signatures are not checked and an export whose end was cut off, checkpoints and all, passes. Raises
-    `ConfigurationError` for a file that cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            checkpoints = [found for line in file if isinstance(found := _checkpoint_of(line), Checkpoint)]
-            file.seek(0)
-            verdict = _verdict(_exported(file), checkpoints, key)
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror or error}") from error
-    covered = checkpoints[-1].sequence if checkpoints else 0
-    if verdict.ok and key is not None and covered != verdict.count:
-        return Verdict(False, verdict.count, covered + 1, "no signed checkpoint covers it")
-    return verdict
-
-
-def _exported(file: Iterable[bytes]) -> Iterator[Mapping[str, Any] | None]:
-    """Give the records as they were stored, and None for any line that is none; the checkpoints stand at the end."""
-    ended = False
-    for line in file:
-        if _checkpoint_of(line) is not None:
-            ended = True
-        else:
-            yield None if ended else _columns_of(line)
-
-
-def _columns_of(line: bytes) -> Mapping[str, Any] | None:
-    """Read a record, as it was stored. None for a line that is not byte for byte as `export` writes it."""
-    try:
-        values = _decode(line.decode("ascii"))
-        columns = {**values, **{name: _encode(values[name]) for name in _JSON_COLUMNS}}
-        return columns if f"{_line(columns, _SORTED)}\n".encode() == line else None
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-
-
-def _checkpoint_of(line: bytes) -> Checkpoint | None:
-    if not line.startswith(b'{"checkpoint":'):
-        return None
-    try:
-        values = _decode(line.decode("ascii"))
-        found = Checkpoint(values["checkpoint"], values["time"], values["hash"], values["signature"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    typed = type(found.sequence) is int and isinstance(found.hash, str) and isinstance(found.signature, str)
-    return found if typed and f"{_encode(_checkpoint_line(found))}\n".encode() == line else None
 
 
 def _engine(url: str) -> Engine:

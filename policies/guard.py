@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Protocol, TypeVar
 
-from policies.audit import AuditIntent, AuditOutcome, Detail
+from policies.audit_chain import AuditIntent, AuditOutcome, Detail
 from policies.citations import CheckedAnswer, CitationChecker, Evidence, check
 from policies.errors import ContentBlocked, Forbidden, NotFound, Overloaded, RayragError, Unavailable
 from policies.principals import Principal
@@ -185,6 +185,10 @@ class Guard:
         self._screens = screens or Screens()
         self._limits = tuple(limits)
 
+    async def authenticate(self, token: str) -> Principal:
+        """Say who calls. Raises `Unauthenticated`, or `Unavailable` where an issuer's keys cannot be had."""
+        return await asyncio.to_thread(self._verifier.verify, token)
+
     @asynccontextmanager
     async def request(
         self,
@@ -200,7 +204,7 @@ class Guard:
         event. Whatever the body raises goes on, cancellation included. Raises `Unauthenticated`, `Forbidden`,
         `Overloaded`, and `Unavailable` where the record cannot be written: then no answer may leave.
         """
-        principal = await asyncio.to_thread(self._verifier.verify, token)
+        principal = await self.authenticate(token)
         asked = (permission,) if isinstance(permission, str) else tuple(permission)
         request = GuardedRequest(principal, "", action, request_id, self._screens)
         request.note(detail or {})

@@ -17,6 +17,8 @@ def cases(service, alice):
         "no token": (401, "POST", "/v1/query", None, {"json": ask}),
         "not a token": (401, "POST", "/v1/query", "abc", {"json": ask}),
         "expired": (401, "POST", "/v1/query", expired, {"json": ask}),
+        "a stranger's bad body": (401, "POST", "/v1/query", expired, {"json": {"nonsense": 1}}),
+        "a stranger's bad parameter": (401, "GET", "/v1/documents?limit=0", expired, {}),
         "no permission": (403, "GET", "/v1/documents", alice, {}),
         "may not upload": (403, "POST", "/v1/documents", alice, {"json": {"id": "a", "text": "b"}}),
         "bad json": (422, "POST", "/v1/query", alice, {"content": b"{", "headers": as_json}),

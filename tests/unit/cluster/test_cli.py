@@ -112,7 +112,8 @@ def test_down_where_nothing_runs_is_no_error(
 def test_audit_verify_names_the_first_bad_record(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], elsewhere: Path
 ) -> None:
-    from policies.audit import AuditIntent, AuditLog
+    from policies.audit import AuditLog
+    from policies.audit_chain import AuditIntent
 
     where = ["--config", CONFIG, "--data-dir", str(elsewhere / "data")]
     log = AuditLog(f"sqlite:///{elsewhere}/data/audit.sqlite")
@@ -129,6 +130,34 @@ def test_audit_verify_names_the_first_bad_record(
     capsys.readouterr()
     assert run(monkeypatch, "audit", "verify", "--export", "record.jsonl") == 1
     assert "Record 2 is the first bad one" in capsys.readouterr().err
+
+
+def test_an_exported_record_is_signed_to_its_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    from policies.audit import AuditLog
+    from policies.audit_chain import AuditIntent
+
+    where = ["--config", CONFIG, "--data-dir", str(elsewhere / "data")]
+    log = AuditLog(f"sqlite:///{elsewhere}/data/audit.sqlite")
+    for number in range(3):
+        log.intent(AuditIntent(str(number), "ada", "acme", "query", "1"))
+    log.close()
+    assert run(monkeypatch, "audit", "export", "record.jsonl", *where) == 0
+    capsys.readouterr()
+    assert run(monkeypatch, "audit", "key", *where) == 0
+    Path("key.pem").write_text(capsys.readouterr().out)
+    assert run(monkeypatch, "audit", "key", "--config", CONFIG, "--data-dir", str(elsewhere / "another")) == 0
+    Path("other.pem").write_text(capsys.readouterr().out)
+
+    signed = ("audit", "verify", "--export", "record.jsonl", "--key")
+    assert run(monkeypatch, *signed, "key.pem") == 0
+    assert "signed to the end" in capsys.readouterr().out
+    assert run(monkeypatch, *signed, "other.pem") == 1
+    record = Path("record.jsonl")
+    record.write_text("".join(record.read_text().splitlines(keepends=True)[:2]))  # the end is gone, signature and all
+    assert run(monkeypatch, *signed, "key.pem") == 1
+    assert "no signed checkpoint covers it" in capsys.readouterr().err
 
 
 def test_no_dead_letters_is_an_empty_list(

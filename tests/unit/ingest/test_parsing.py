@@ -16,7 +16,8 @@ from reportlab.lib import pdfencrypt
 from reportlab.pdfgen.canvas import Canvas
 
 from index.document import Extracted
-from ingest.parsing import MAX_ATTACHMENT_DEPTH, clean, parse, usable_title
+from ingest.cleaning import clean, usable_title
+from ingest.parsing import MAX_ATTACHMENT_DEPTH, parse
 from policies.errors import DocumentRejected, UnsupportedType
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -205,7 +206,7 @@ def test_slides_keep_the_order_and_notes_of_the_presentation() -> None:
 
 
 def test_zip_bomb_is_rejected_before_it_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest.parsing.MAX_UNPACKED_BYTES", 10_000_000)
+    monkeypatch.setattr("ingest.detection.MAX_UNPACKED_BYTES", 10_000_000)
     bomb = zipped(**{"word/document.xml": b"\0" * 20_000_000, "[Content_Types].xml": b"<Types/>"})
     assert len(bomb) < 30_000
     with pytest.raises(DocumentRejected, match="unpacks to"):

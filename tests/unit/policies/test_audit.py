@@ -19,10 +19,10 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 import policies
-from policies.audit import (
+from policies.audit import AuditLog
+from policies.audit_chain import (
     GENESIS,
     AuditIntent,
-    AuditLog,
     AuditOutcome,
     canonical,
     question_sha256,
@@ -407,7 +407,8 @@ def test_threads_that_append_together_make_one_chain(log: AuditLog) -> None:
 
 APPENDER = """
 import sys
-from policies.audit import AuditIntent, AuditLog
+from policies.audit import AuditLog
+from policies.audit_chain import AuditIntent
 url, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 print("ready", flush=True)
 sys.stdin.readline()

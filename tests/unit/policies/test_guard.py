@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from policies.audit import AuditIntent, AuditLog, AuditOutcome
+from policies.audit import AuditLog
+from policies.audit_chain import AuditIntent, AuditOutcome
 from policies.citations import Evidence
 from policies.errors import (
     ContentBlocked,
