@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from bench.context import Figure, Service, busy_share, directory, machine, quantile, save, say, service
 from bench.texts import SEED, Vocabulary, sentences
 from bench.usage import cpu_by_name
+from index.analysis import analyse
 from index.document import Chunk, DocumentRef
 from index.embedding import Embedder, Encoded, identify
 from index.embedding_cache import CachedEmbedding, EmbeddingCache, text_hash
@@ -28,6 +30,7 @@ from index.settings import AppArgs
 from index.vectors import VectorStore
 from ingest.stages import Embedded, Prepared, write
 from policies.access import AccessRule
+from policies.principals import Principal
 
 TENANT, SOURCE = "bench", "made"
 CHUNKS_OF_DOCUMENT = 4
@@ -82,6 +85,7 @@ def ask(running: Service, questions: int) -> dict[str, Any]:
     """Ask distinct questions one after another, after a warm-up, and take the times apart."""
     vocabulary = Vocabulary(sentences(), seed=SEED + 1)
     texts = list(dict.fromkeys(vocabulary.question() for _ in range(2 * (questions + WARM_UP))))[: questions + WARM_UP]
+    floor = store_alone(running.args, texts)
     with running.client(TENANT) as client:
         for text in texts[:WARM_UP]:
             retrieve(client, text)
@@ -96,11 +100,35 @@ def ask(running: Service, questions: int) -> dict[str, Any]:
         "p50_ms": round(quantile(times, 0.5), 1),
         "p95_ms": round(quantile(times, 0.95), 1),
         "max_ms": round(max(times), 1),
+        "store_alone_p50_ms": round(quantile(floor, 0.5), 1),
         "hits": round(float(np.mean([len(body["hits"]) for _, body in answers])), 2),
         "degraded": sum(bool(body["degraded"]) for _, body in answers),
         "stages": stages,
         "cpu_ms_per_question": cpu_ms(before, after, len(answers)),
     }
+
+
+def store_alone(args: AppArgs, texts: list[str]) -> list[float]:
+    """Time the two searches of each question by themselves: what any service over this store takes at least.
+
+    Both go at once, on connections of their own, as retrieval sends them. Milliseconds, after the warm-up.
+    """
+    ledger = Ledger(args.store.ledger)
+    visible = ledger.visible_rules(Principal("bench", TENANT))
+    ledger.close()
+    assert visible is not None, "the bench's tenant has documents"
+    model, depth = identify(args.embedding), args.retrieval.depth
+    dense, keyword = (VectorStore(args.store, model.model_id, model.dim) for _ in range(2))
+    vectors = Embedder(args.embedding).encode(texts).dense
+    times = []
+    with ThreadPoolExecutor(1) as other:
+        for text, vector in zip(texts, vectors, strict=True):
+            started = time.perf_counter()
+            words = other.submit(keyword.search_keyword, analyse(text), visible, depth)
+            dense.search_dense(vector, visible, depth)
+            words.result()
+            times.append((time.perf_counter() - started) * 1e3)
+    return times[WARM_UP:]
 
 
 def retrieve(client: httpx2.Client, question: str) -> tuple[float, dict[str, Any]]:
@@ -186,4 +214,10 @@ def _figures(kind: str, result: dict[str, Any], n: int) -> list[Figure]:
         ),
         Figure("retrieve", f"{name}, p95", f"{result['p95_ms']:.0f} ms", n, f"≤ {tail:.0f}", result["p95_ms"] <= tail),
     ]
-    return [*lines, Figure("retrieve", f"{name}, share", share, n)]
+    floor = result["store_alone_p50_ms"]
+    alone = f"{floor:.0f} ms, ×{result['p50_ms'] / floor:.2f}"
+    return [
+        *lines,
+        Figure("retrieve", f"{name}, the store alone", alone, n),
+        Figure("retrieve", f"{name}, share", share, n),
+    ]

@@ -1,8 +1,8 @@
 """How well a running service finds what a collection's judges found relevant: what `rayrag eval` does.
 
-A collection is a folder in BEIR's layout (Thakur et al., NeurIPS Datasets 2021): `queries.jsonl`, `qrels.tsv`, and
-either `corpus.jsonl` or the documents themselves below `files/`. It is ingested by the bulk job into a tenant of its
-own; then its questions go over HTTP like anyone's. A document's place is that of its best passage.
+A collection is a folder in BEIR's layout (Thakur et al., NeurIPS Datasets 2021): `queries.jsonl`, `qrels/test.tsv`
+(or `qrels.tsv`), and either `corpus.jsonl` or the documents themselves below `files/`. It is ingested by the bulk job
+into a tenant of its own; then its questions go over HTTP like anyone's. A document's place is that of its best passage.
 """
 
 from __future__ import annotations
@@ -71,18 +71,19 @@ def read_dataset(folder: Path) -> Dataset:
     files = (folder / "files").is_dir()
     if not files and not (folder / "corpus.jsonl").is_file():
         raise InvalidRequest(f"{folder} holds neither corpus.jsonl nor files/: give a folder in BEIR's layout.")
-    judgements = read_judgements(folder / "qrels.tsv")
+    split = folder / "qrels" / "test.tsv"
+    judgements = read_judgements(split if split.is_file() else folder / "qrels.tsv")
     asked = {str(row["_id"]): str(row["text"]) for row in _rows(folder / "queries.jsonl", ("_id", "text"))}
     questions = {
         key: text for key, text in asked.items() if any(grade > 0 for grade in judgements.get(key, {}).values())
     }
     if not questions:
-        raise InvalidRequest(f"{folder}: no question of queries.jsonl has a relevant document in qrels.tsv.")
+        raise InvalidRequest(f"{folder}: no question of queries.jsonl has a relevant document in the judgements.")
     return Dataset(folder, questions, {key: judgements[key] for key in questions}, files)
 
 
 def read_judgements(path: Path) -> Judgements:
-    """Read `qrels.tsv`: a heading, then question, document and grade. Raises `InvalidRequest`."""
+    """Read judgements: a heading, then question, document and grade. Raises `InvalidRequest`."""
     judgements: Judgements = {}
     for number, line in enumerate(_lines(path), 1):
         parts = line.rstrip("\n").split("\t")
@@ -277,4 +278,4 @@ def _lines(path: Path) -> Iterable[str]:
             yield from file
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no UTF-8"
-        raise InvalidRequest(f"{path}: {reason}: a collection has queries.jsonl and qrels.tsv.") from error
+        raise InvalidRequest(f"{path}: {reason}: a collection has queries.jsonl and qrels/test.tsv.") from error

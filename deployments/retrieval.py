@@ -70,13 +70,18 @@ class Retrieval:
         """Find the passages that answer, among those that the caller may read at this moment."""
         timings: dict[str, float] = {}
         degraded: list[str] = []
-        visible = await asyncio.to_thread(self._ledger.visible_rules, caller)
+        with self._metrics.stage("rights", timings):
+            visible = await asyncio.to_thread(self._ledger.visible_rules, caller)
         if visible is None:
             return Retrieved((), timings_ms=timings)
-        with self._metrics.stage("embedding", timings):
-            vectors = await self._question(search, degraded)
-        with self._metrics.stage("search", timings):
-            dense, keyword = await self._candidates(search, visible, vectors)
+        searching = asyncio.create_task(self._keyword(search, visible))  # goes on while the question is embedded
+        try:
+            with self._metrics.stage("embedding", timings):
+                vectors = await self._question(search, degraded)
+            with self._metrics.stage("search", timings):
+                dense, keyword = await asyncio.gather(self._dense(search, visible, vectors), searching)
+        finally:
+            searching.cancel()
         with self._metrics.stage("gate", timings):
             candidates = {candidate.chunk_id: candidate for candidate in (*dense, *keyword)}
             live = await self._gate(candidates.values(), caller)
@@ -123,22 +128,18 @@ class Retrieval:
             degraded.append("embedding")  # keyword search goes on alone
             return None
 
-    async def _candidates(
-        self, search: Search, visible: Visible, vectors: QuestionVectors | None
-    ) -> tuple[list[Candidate], list[Candidate]]:
+    async def _dense(self, search: Search, visible: Visible, vectors: QuestionVectors | None) -> list[Candidate]:
+        if vectors is None:
+            return []
         depth = max(self._settings.depth, search.top_k)
-        tasks = []
-        if vectors is not None:
-            tasks.append(
-                asyncio.to_thread(self._store.search_dense, vectors.dense, visible, depth, search.document_ids)
-            )
-        if search.mode != "dense":
-            terms = analyse(search.question)
-            tasks.append(asyncio.to_thread(self._store.search_keyword, terms, visible, depth, search.document_ids))
-        found = await asyncio.gather(*tasks)
-        dense = found[0] if vectors is not None else []
-        keyword = found[-1] if search.mode != "dense" else []
-        return dense, keyword
+        return await asyncio.to_thread(self._store.search_dense, vectors.dense, visible, depth, search.document_ids)
+
+    async def _keyword(self, search: Search, visible: Visible) -> list[Candidate]:
+        if search.mode == "dense":
+            return []
+        depth = max(self._settings.depth, search.top_k)
+        terms = analyse(search.question)
+        return await asyncio.to_thread(self._store.search_keyword, terms, visible, depth, search.document_ids)
 
     async def _cosines(
         self, vectors: QuestionVectors | None, dense: Sequence[Candidate], allowed: Mapping[str, Candidate]

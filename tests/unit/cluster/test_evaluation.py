@@ -54,6 +54,14 @@ def test_only_questions_with_a_relevant_document_are_asked(tmp_path: Path) -> No
     assert dataset.tenant == "eval-set-one"
 
 
+def test_beirs_own_place_of_the_judgements_is_found(tmp_path: Path) -> None:
+    folder = collection(tmp_path)
+    (folder / "qrels").mkdir()
+    (folder / "qrels.tsv").rename(folder / "qrels" / "test.tsv")
+
+    assert read_dataset(folder).judgements == {"q1": {"d1": 1}}
+
+
 @pytest.mark.parametrize(
     ("qrels", "says"),
     [
