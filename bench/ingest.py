@@ -19,7 +19,7 @@ from cluster.evaluation import bulk_rows
 from cluster.jobs import read_progress
 from cluster.ray_head import environment
 from index.document import Extracted
-from index.embedding import Embedder, identify
+from index.embedding import Embedder, bulk_streams, identify
 from index.settings import AppArgs, load
 from ingest.chunking import Chunker
 
@@ -78,7 +78,7 @@ def chunk_texts(source: Path, args: AppArgs) -> list[str]:
 
 def bare_seconds(texts: list[str], args: AppArgs) -> float:
     """Embed all texts with nothing else going on: model loaded and warm, vectors thrown away."""
-    embedder = Embedder(args.embedding)
+    embedder = Embedder(args.embedding, streams=bulk_streams(args.embedding))
     embedder.encode(texts[:BATCH])
     started = time.perf_counter()
     for start in range(0, len(texts), BATCH):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from index.settings import AppArgs, application_args, load
 from policies.errors import ConfigurationError, InvalidRequest, RayragError, Unavailable
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = Path("serve_config.yaml")
 DEFAULT_DATA_DIR = ".rayrag"
+_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal obeys instead of showing it (control), what turns text around, and what cannot be written."""
 
 app = typer.Typer(
     name="rayrag",
@@ -55,7 +59,7 @@ def main() -> int:
     try:
         app()
     except RayragError as error:
-        print(error.detail, file=sys.stderr)
+        print(shown(error.detail), file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader has had enough (`rayrag status | head`): closing stdout must not complain either.
@@ -195,11 +199,11 @@ def ask(
         raise ConfigurationError("A token is needed: give --token, or RAYRAG_TOKEN=$(rayrag token …).")
     base_url = url.rstrip("/") if url else _running(_data_dir(config, data_dir)).api
     if stream and not as_json:
-        answer = ask_streaming(base_url, token, question, top_k, lambda text: print(text, end="", flush=True))
+        answer = ask_streaming(base_url, token, question, top_k, lambda text: print(shown(text), end="", flush=True))
         print()
     else:
         answer = ask_once(base_url, token, question, top_k)
-        print(json.dumps(answer, indent=2, ensure_ascii=False) if as_json else answer["answer"])
+        print(_json(answer) if as_json else shown(answer["answer"]))
     if not as_json:
         _print_citations(answer)
 
@@ -220,7 +224,7 @@ def evaluate_dataset(
     with _documents_bar() as on_progress:
         result = evaluate(dataset, _running(_data_dir(config, data_dir)), issuer, report, on_progress)
     if as_json:
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+        print(_json(result))
     else:
         _print_table(("data set", "questions", *CUTOFFS), table(result))
 
@@ -253,6 +257,7 @@ def audit_key(config: ConfigOption = None, data_dir: DataDirOption = None) -> No
 def audit_verify(
     export: Annotated[Path | None, typer.Option(help="An exported file, checked without any database.")] = None,
     key: Annotated[Path | None, typer.Option(help="With --export: the public key (`rayrag audit key`).")] = None,
+    since: Annotated[Path | None, typer.Option(help="With --export: an earlier export, which it must go on.")] = None,
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
@@ -262,7 +267,9 @@ def audit_verify(
     from policies.audit_chain import public_key, verify_export
 
     if export is not None:
-        verdict = verify_export(export, public_key(key) if key else None)
+        verdict = verify_export(export, public_key(key) if key else None, since)
+    elif since is not None:
+        raise InvalidRequest("--since compares two exports: give the later one with --export.")
     else:
         log = signing_audit_log(_settings(config, data_dir).store)
         try:
@@ -296,7 +303,7 @@ def dead_letters_list(
     finally:
         ledger.close()
     if as_json:
-        print(json.dumps([asdict(each) for each in found], indent=2, ensure_ascii=False))
+        print(_json([asdict(each) for each in found]))
         return
     rows = [(each.tenant, each.source, each.external_id, str(each.attempts), each.reason) for each in found]
     _print_table(("tenant", "source", "document", "attempts", "reason"), rows)
@@ -339,6 +346,16 @@ def _running(data_dir: Path) -> State:
     if state is None:
         raise Unavailable(f"Nothing runs in {data_dir}: start it with rayrag up, or give its --data-dir.")
     return state
+
+
+def shown(text: str) -> str:
+    """Make a document's or a model's text fit for a terminal: it says something, and does nothing."""
+    return _UNSAFE.sub("", text)
+
+
+def _json(value: Any, indent: int | None = 2) -> str:
+    """Write JSON for people and programs: what a terminal would obey is escaped, the rest stays readable."""
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, indent=indent, ensure_ascii=False))
 
 
 def _words(text: str) -> list[str]:
@@ -387,7 +404,7 @@ def _finish_ingest(result: JobResult, file: Path | None, as_json: bool) -> None:
         except OSError as error:
             raise ConfigurationError(f"{file}: {error.strerror or error}: give another file with --report.") from error
     if as_json:
-        print(json.dumps(result.report, ensure_ascii=False))
+        print(_json(result.report, indent=None))
         return
     figures = {key: value for key, value in result.report.items() if key != "errors"}
     _print_table(tuple(figures), [tuple(str(value) for value in figures.values())])
@@ -427,7 +444,7 @@ def _mb(value: float | None) -> str:
 def _print_citations(answer: dict[str, Any]) -> None:
     for citation in answer.get("citations") or []:
         page = f", page {citation['page']}" if citation.get("page") is not None else ""
-        print(f"[{citation['n']}] {citation['title']}{page}: {citation['uri']}")
+        print(shown(f"[{citation['n']}] {' '.join(citation['title'].split())}{page}: {citation['uri']}"))
     if answer.get("degraded"):
         print(f"degraded: {', '.join(answer['degraded'])}", file=sys.stderr)
 
@@ -438,9 +455,9 @@ def _print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> N
     if not console.is_terminal:
         print("\t".join(columns))
         for row in rows:
-            print("\t".join(" ".join(cell.split()) for cell in row))
+            print("\t".join(shown(" ".join(cell.split())) for cell in row))
         return
     table = Table(*columns)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(shown(cell)) for cell in row))
     console.print(table)

@@ -16,7 +16,7 @@ from typing import Any
 from cluster.dashboard import ray_headers
 from cluster.ray_head import PROJECT_ROOT
 from cluster.state import State
-from policies.errors import InvalidRequest, Unavailable
+from policies.errors import ConfigurationError, InvalidRequest, Unavailable
 
 EXCLUDES = [
     ".git",
@@ -32,7 +32,7 @@ EXCLUDES = [
     ".pytest_cache",
     ".hypothesis",
 ]
-"""What a job has no need of; the rest of the project travels with it."""
+"""What a job has no need of; the rest of the project travels with it, but for the data directory (`excludes`)."""
 POLL_S = 0.5
 _PROGRESS = re.compile(r"progress (\d+)/(\d+) documents, (\d+) chunks, ([\d.]+) s")
 
@@ -75,6 +75,17 @@ def entrypoint(config: Path, source: str, tenant: str, acl: str) -> str:
     return shlex.join([*words, "--acl", acl] if acl else words)
 
 
+def excludes(data_dir: Path, project: Path = PROJECT_ROOT) -> list[str]:
+    """List what stays behind, as patterns of .gitignore: a data directory in the project, with its secrets, too.
+
+    Raises `ConfigurationError` where the project itself is the data directory.
+    """
+    within = {path.relative_to(project) for path in (data_dir, data_dir.resolve()) if path.is_relative_to(project)}
+    if Path() in within:
+        raise ConfigurationError(f"{data_dir} holds the program as well as its data: give another with --data-dir.")
+    return [*EXCLUDES, *("/" + re.sub(r"([\\*?\[\]!# ])", r"\\\1", path.as_posix()) for path in sorted(within))]
+
+
 class IngestJob:
     """One submitted job. Raises `Unavailable` wherever the cluster does not take it or loses it."""
 
@@ -88,7 +99,7 @@ class IngestJob:
             self._client = JobSubmissionClient(state.dashboard, headers=ray_headers(state))
             self.job_id: str = self._client.submit_job(
                 entrypoint=entrypoint(config, source_uri(source), tenant, acl),
-                runtime_env={"working_dir": str(PROJECT_ROOT), "excludes": EXCLUDES},
+                runtime_env={"working_dir": str(PROJECT_ROOT), "excludes": excludes(Path(state.data_dir))},
                 metadata={"tenant": tenant},
             )
         except (ConnectionError, RuntimeError, OSError) as error:

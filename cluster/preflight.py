@@ -25,6 +25,9 @@ def prepare_directory(data_dir: Path) -> None:
         for directory in (data_dir, data_dir / "secrets", data_dir / "logs"):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.chmod(0o700)
+        # A data directory inside a project must not travel with `ray job submit --working-dir`, secrets and all.
+        if not (ignored := data_dir / ".gitignore").exists():
+            ignored.write_text("*\n", encoding="ascii")
         with tempfile.TemporaryFile(dir=data_dir):
             pass
     except OSError as error:

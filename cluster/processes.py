@@ -13,6 +13,9 @@ import psutil
 from cluster.state import StartedProcess, State
 
 MILVUS = "milvus-lite"
+MARK = "RAYRAG_RAY"
+"""The variable in the environment of a Ray, and of all that it starts, which says whose it is: its directory."""
+RAY_TITLES = ("ray::", "ray-dashboard-")
 RAY_STOP_S = 15.0
 MILVUS_STOP_S = 30.0
 
@@ -53,17 +56,15 @@ def milvus_processes(state: State) -> list[psutil.Process]:
 
 
 def ray_processes(state: State) -> list[psutil.Process]:
-    """Find every process of this Ray, drivers and their children included, also after its parents died.
+    """Find every process of this Ray, its jobs' drivers and their children included, also after its parents died.
 
-    Its own are those with a file open below its directory (all of them log there), those that we marked, and
-    what descends from these.
+    Its own are those that `up` noted, those that carry its mark, and what descends from these. Who merely reads or
+    writes below its directory is somebody else: an operator with a log on the screen.
     """
     roots = [alive(started) for started in state.processes if started.name != MILVUS]
     found = {process.pid: process for process in roots if process is not None}
-    prefix = state.ray_temp.rstrip("/") + "/"
-    for process in psutil.process_iter():
-        if process.pid != os.getpid() and _holds_file_below(process, prefix):
-            found[process.pid] = process
+    if state.ray_temp:
+        found.update({process.pid: process for process in psutil.process_iter() if _is_marked(process, state.ray_temp)})
     for process in list(found.values()):
         try:
             found.update({child.pid: child for child in process.children(recursive=True)})
@@ -149,9 +150,13 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def _holds_file_below(process: psutil.Process, prefix: str) -> bool:
+def _is_marked(process: psutil.Process, ray_temp: str) -> bool:
     try:
-        return any(file.path.startswith(prefix) for file in process.open_files())
+        if process.environ().get(MARK) == ray_temp:
+            return True
+        # Ray writes its processes' titles over their environment where the command line is too short for them.
+        titled = process.cmdline()[:1] and process.cmdline()[0].startswith(RAY_TITLES)
+        return bool(titled) and any(file.path.startswith(f"{ray_temp}/") for file in process.open_files())
     except (psutil.Error, OSError):
         return False
 

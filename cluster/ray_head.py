@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 
 from cluster.preflight import free_ports
-from cluster.processes import mark, ray_processes
+from cluster.processes import MARK, mark, ray_processes
+from cluster.serve_file import SERVE_ENVIRONMENT
 from cluster.state import StartedProcess, State
 from cluster.worker_setup import HOOK, HOOK_VARIABLE
 from policies.errors import Unavailable
@@ -68,6 +69,7 @@ def environment(state: State) -> dict[str, str]:
         # Idle workers of a job that is over hold about 90 MB each.
         "RAY_num_workers_soft_limit": "1",
         "RAY_SERVE_LOG_TO_STDERR": "0",
+        **SERVE_ENVIRONMENT,
         "RAY_COLOR_PREFIX": "0",
     }
     # Settings of another Ray, or of the shell's, do not leak into this one.
@@ -144,7 +146,7 @@ def start(state: State, timeout_s: float = START_S) -> tuple[StartedProcess, ...
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env=environment(state),
+            env={**environment(state), MARK: state.ray_temp},
             start_new_session=True,
             cwd=PROJECT_ROOT,
         )

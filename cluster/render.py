@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from cluster.processes import is_loopback
-from cluster.serve_file import ServeFile, read_serve_file
+from cluster.serve_file import SERVE_ENVIRONMENT, ServeFile, read_serve_file
 from cluster.spec import Group, Peer, Spec, WorkerGroup, read_spec
 from index.settings import application_args
 from policies.errors import ConfigurationError
@@ -238,6 +238,7 @@ def _environment(spec: Spec, file: ServeFile) -> list[Manifest]:
         "HOME": "/tmp",  # noqa: S108 - a volume of the pod's own
         "RAYRAG_DATA_DIR": file.args.data_dir,
         "RAY_USAGE_STATS_ENABLED": "0",
+        **SERVE_ENVIRONMENT,
         **spec.environment,
     }
     secret = [

@@ -37,7 +37,7 @@ class StartedProcess:
 class State:
     """A running, half started or half stopped service.
 
-    `ray_temp` is Ray's directory; whoever holds a file open below it belongs to this Ray and to no other.
+    `ray_temp` is Ray's directory; it also marks the processes of this Ray (see `cluster.processes`).
     """
 
     data_dir: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ from policies.citations import CitationChecker, Evidence, holds
 from policies.guard import GuardedRequest
 
 MIN_ANSWER_PASSAGES = 8
+CONFIRM_S = 1.0
+"""While a model writes, its reader's rights are asked for again this often, and before its first words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +70,26 @@ class Answering:
     async def answer(
         self, guarded: GuardedRequest, body: QueryRequest, options: Options
     ) -> AsyncIterator[Text | QueryResponse]:
-        """Stream checked text, then the whole answer. The caller may read each citation at the moment it leaves."""
+        """Stream checked text, then the whole answer.
+
+        A model's words leave while the caller may read all that the model read; a citation, while they may read that.
+        """
         started = time.perf_counter()
         found = await self.retrieve(guarded, body, max(body.top_k, MIN_ANSWER_PASSAGES))
         hits = found.hits
         timings = dict(found.timings_ms)
-        task = Task(body.question, hits, options.history, options.max_tokens, options.temperature, guarded.request_id)
+        task = _task(guarded, body.question, hits, options)
         checker = guarded.citing([_evidence(hit) for hit in hits])
         pieces: list[str] = []
         written: Written | None = None
         with self._metrics.stage("generation", timings):
-            stream: Any = self._generation.options(stream=True).answer.remote(task)
-            async for event in stream:
-                if isinstance(event, Delta):
-                    checked = await guarded.output(checker.feed(event.text))
-                    if checked:
-                        pieces.append(checked)
-                        yield Text(checked)
-                else:
-                    written = event
+            async with aclosing(self._write(guarded, task, checker)) as events:
+                async for event in events:
+                    if isinstance(event, Text):
+                        pieces.append(event.text)
+                        yield event
+                    else:
+                        written = event
         assert written is not None, "an answer's stream ends in Written"
         rest = await guarded.output(written.answer or checker.finish())
         citations = await self._citations(guarded, written, checker, hits)
@@ -112,6 +116,30 @@ class Answering:
             as_of=now(),
         )
 
+    async def _write(
+        self, guarded: GuardedRequest, task: Task, checker: CitationChecker
+    ) -> AsyncGenerator[Text | Written, None]:
+        """Stream a model's checked text, then how it ended: at once, abstained, when a right to what it read went."""
+        stream: Any = self._generation.options(stream=True).answer.remote(task)
+        confirmed = -math.inf
+        async for event in stream:
+            if not isinstance(event, Delta):
+                yield event
+                continue
+            checked = await guarded.output(checker.feed(_encodable(event.text)))
+            if checked and time.monotonic() - confirmed >= CONFIRM_S:
+                confirmed = time.monotonic()
+                if not await self._may_read(guarded, task.passages):
+                    stream.cancel()
+                    yield Written(event.generator, abstained=True)
+                    return
+            if checked:
+                yield Text(checked)
+
+    async def _may_read(self, guarded: GuardedRequest, hits: Sequence[Hit]) -> bool:
+        allowed = await idempotent(lambda: self._retrieval.confirm.remote(guarded.principal, hits))
+        return all(hit.chunk_id in allowed for hit in hits)
+
     async def _citations(
         self, guarded: GuardedRequest, written: Written, checker: CitationChecker, hits: Sequence[Hit]
     ) -> list[CitationBody] | None:
@@ -123,13 +151,28 @@ class Answering:
         used = [hits[passage] for passage in dict.fromkeys(place[0] for place in places)]
         if written.generator != EXTRACTIVE:
             used = list(hits)  # a model read them all, and may repeat one that it does not cite
-        if used:
-            allowed = await idempotent(lambda: self._retrieval.confirm.remote(guarded.principal, used))
-            if any(hit.chunk_id not in allowed for hit in used):
-                guarded.shown([], withheld=len(used))
-                return None
+        if used and not await self._may_read(guarded, used):
+            guarded.shown([], withheld=len(used))
+            return None
         guarded.shown(hit.chunk_id for hit in used)
         return [_citation(n, hits[passage], start, end) for n, (passage, start, end) in enumerate(places, 1)]
+
+
+def _task(guarded: GuardedRequest, question: str, hits: tuple[Hit, ...], options: Options) -> Task:
+    return Task(
+        question=question,
+        passages=hits,
+        tenant=guarded.principal.tenant,
+        history=options.history,
+        max_tokens=options.max_tokens,
+        temperature=options.temperature,
+        request_id=guarded.request_id,
+    )
+
+
+def _encodable(text: str) -> str:
+    """Replace lone surrogates, which a model's tokens can break into and no UTF-8 text can hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def now() -> str:

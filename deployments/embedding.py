@@ -34,23 +34,23 @@ class Embedding:
     def __init__(self, args: AppArgs) -> None:
         self._embedder = Embedder(args.embedding)
         self._passages = CachedEmbedder(args, self._embedder)
-        # Keyed by the text alone: a vector says nothing about who asked.
-        self._questions: LRUCache[str, QuestionVectors] = LRUCache(max(1, args.embedding.query_cache))
+        # By tenant: how fast an answer comes would tell one tenant what another has asked.
+        self._questions: LRUCache[tuple[str, str], QuestionVectors] = LRUCache(max(1, args.embedding.query_cache))
         self._metrics = Metrics("embedding")
         batching: Any = self._batch
         batching.set_max_batch_size(args.embedding.batch_size)
         batching.set_batch_wait_timeout_s(args.embedding.batch_wait_s)
         self._embedder.encode_query(["warm-up"])
 
-    async def question(self, text: str, keep: bool = True) -> QuestionVectors:
-        """Embed a question. `keep=False` leaves no trace in the cache."""
-        known = self._questions.get(text)
+    async def question(self, tenant: str, text: str, keep: bool = True) -> QuestionVectors:
+        """Embed a question, through what this tenant has asked before. `keep=False` leaves no trace in the cache."""
+        known = self._questions.get((tenant, text))
         self._metrics.cache("question", hit=known is not None)
         if known is not None:
             return known
         made: QuestionVectors = await self._batch(text)
         if keep:
-            self._questions[text] = made
+            self._questions[tenant, text] = made
         return made
 
     @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.002)

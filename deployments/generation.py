@@ -23,7 +23,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.extractive import Passage, candidates, choose
 from deployments.prompting import Turn, is_unknown, messages
-from deployments.writers import ModelFailed, OpenAiWriter, VllmWriter, Writer
+from deployments.writers import ModelFailed, OpenAiWriter, VllmWriter, Wish, Writer
 from index.document import Hit
 from index.settings import AppArgs
 
@@ -33,10 +33,11 @@ EXTRACTIVE = "extractive"
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What to answer, from which passages. `max_tokens` and `temperature` override the configuration's."""
+    """What to answer, from which passages, for whom. `max_tokens` and `temperature` override the configuration's."""
 
     question: str
     passages: tuple[Hit, ...]
+    tenant: str
     history: tuple[Turn, ...] = ()
     max_tokens: int | None = None
     temperature: float | None = None
@@ -48,6 +49,7 @@ class Delta:
     """A piece of a model's answer, unchecked: its marks `[n]` count the task's passages from 1."""
 
     text: str
+    generator: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +89,10 @@ class Generation:
         spoken: list[str] = []
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                prompt = self._prompt(task)
-                async for text in self._writer.write(prompt, task.max_tokens, task.temperature, task.request_id):
+                prompt, wish = self._prompt(task), Wish(task.max_tokens, task.temperature, task.request_id, task.tenant)
+                async for text in self._writer.write(prompt, wish):
                     spoken.append(text)
-                    yield Delta(text)
+                    yield Delta(text, self._writer.name)
         except (ModelFailed, TimeoutError) as error:
             if spoken or self._settings.fallback == "none":
                 raise ModelFailed(str(error) or "the model took too long") from error

@@ -17,6 +17,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 
 from deployments import openai_api
 from deployments.answering import Answering, Options, Text, collect, now
@@ -63,7 +64,8 @@ api = FastAPI(
     version="1",
     docs_url=None,
     redoc_url=None,
-    openapi_url="/openapi.json",
+    openapi_url=None,  # behind a token, below
+    redirect_slashes=False,  # a redirect would name the host that the caller claims, before asking who they are
     description="Questions and cited answers over a company's documents, within each person's rights.",
 )
 
@@ -102,6 +104,12 @@ RequestId = Annotated[str, Depends(_request_id)]
 
 
 # Ray freezes the routes when the class is decorated: what they use must stand above it.
+
+
+@api.get("/openapi.json", include_in_schema=False)
+async def _openapi(request: Request, _: Token) -> JSONResponse:
+    """Describe the routes, to whoever has a token."""
+    return JSONResponse(request.app.openapi())
 
 
 def _noted(body: QueryRequest) -> dict[str, str]:

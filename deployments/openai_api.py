@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from deployments.answering import Options, Text
 from deployments.contract import ChatMessage, ChatRequest, QueryResponse
 from deployments.prompting import Turn
+from deployments.streaming import as_json
 from policies.errors import InvalidRequest, NotFound
 
 Answer = AsyncIterator[Text | QueryResponse]
@@ -85,7 +85,7 @@ def _head(body: ChatRequest, request_id: str, kind: str) -> dict[str, Any]:
 
 def _chunk(head: dict[str, Any], delta: dict[str, Any], finish: str | None = None) -> str:
     choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
-    return f"data: {json.dumps({**head, 'choices': [choice]}, ensure_ascii=False)}\n\n"
+    return f"data: {as_json({**head, 'choices': [choice]})}\n\n"
 
 
 def _text(message: ChatMessage) -> str:

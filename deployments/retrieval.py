@@ -77,7 +77,7 @@ class Retrieval:
         searching = asyncio.create_task(self._keyword(search, visible))  # goes on while the question is embedded
         try:
             with self._metrics.stage("embedding", timings):
-                vectors = await self._question(search, degraded)
+                vectors = await self._question(caller, search, degraded)
             with self._metrics.stage("search", timings):
                 dense, keyword = await asyncio.gather(self._dense(search, visible, vectors), searching)
         finally:
@@ -116,12 +116,12 @@ class Retrieval:
         """Raise when the store does not answer, so that Serve replaces a replica that lost its connection."""
         await asyncio.to_thread(self._store.healthy)
 
-    async def _question(self, search: Search, degraded: list[str]) -> QuestionVectors | None:
+    async def _question(self, caller: Principal, search: Search, degraded: list[str]) -> QuestionVectors | None:
         if search.mode == "keyword":
             return None
         try:
             vectors: QuestionVectors = await idempotent(
-                lambda: self._embedding.question.remote(search.question, search.keep)
+                lambda: self._embedding.question.remote(caller.tenant, search.question, search.keep)
             )
             return vectors
         except (RayError, RayServeException):

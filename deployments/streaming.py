@@ -22,15 +22,15 @@ async def streamed(
     """Send server-sent events. What fails before the first event is an ordinary HTTP error; later, an `error` event."""
     first = await anext(answer)
 
-    async def body() -> AsyncIterator[str]:
+    async def body() -> AsyncIterator[bytes]:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(answer.aclose)  # type: ignore[attr-defined]
             try:
                 async for event in events(_chain(first, answer)):
-                    yield event
+                    yield event.encode()  # here, where a failure still ends in an event
             except Exception as error:  # noqa: BLE001 - the head has left: the error must travel in the stream
                 problem = answer_for(error, request_id).body(request_id)
-                yield f"event: error\ndata: {json.dumps(problem)}\n\n"
+                yield f"event: error\ndata: {as_json(problem)}\n\n".encode()
 
     return StreamingResponse(body(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
@@ -45,8 +45,13 @@ async def query_events(answer: AsyncIterator[Text | QueryResponse]) -> AsyncIter
     """Send an answer as token events, then citations, then done."""
     async for event in answer:
         if isinstance(event, Text):
-            yield f"event: token\ndata: {json.dumps({'text': event.text}, ensure_ascii=False)}\n\n"
+            yield f"event: token\ndata: {as_json({'text': event.text})}\n\n"
         else:
             citations = [citation.model_dump() for citation in event.citations]
-            yield f"event: citations\ndata: {json.dumps({'citations': citations}, ensure_ascii=False)}\n\n"
-            yield f"event: done\ndata: {event.model_dump_json()}\n\n"
+            yield f"event: citations\ndata: {as_json({'citations': citations})}\n\n"
+            yield f"event: done\ndata: {as_json(event.model_dump())}\n\n"
+
+
+def as_json(value: Any) -> str:
+    """Write JSON on one line that every encoder takes: lone surrogates, which UTF-8 cannot hold, become `?`."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()

@@ -24,7 +24,7 @@ from ingest.report import Outcome
 from ingest.sandbox import Parser
 from ingest.stages import Embedded, Preparation, change_rights, pipeline_key, stamped, sweep, write
 from policies.access import AccessRule
-from policies.errors import NotFound
+from policies.errors import Conflict, NotFound
 from policies.principals import Principal
 
 UPLOADS = "uploads"
@@ -67,7 +67,8 @@ class Sync:
         """Index a document, or its next version. `may_overwrite`: also what others uploaded and the caller may read.
 
         An id belongs to its uploader: the same id from somebody else is another document, so that nobody can
-        overwrite, or learn of, what they may not see.
+        overwrite, or learn of, what they may not see. Raises `Conflict` when a newer writer of the same document was
+        faster: neither the text nor the rule of this one holds then.
         """
         entry = await asyncio.to_thread(self._entry, caller, upload, may_overwrite)
         async with self._parsing:
@@ -76,7 +77,11 @@ class Sync:
             return await self._unchanged(prepared, entry)
         vectors, computed = await idempotent(lambda: self._embedding.passages.remote(prepared.texts))
         embedded = Embedded(prepared, tuple(vectors), sum(computed))
-        return (await asyncio.to_thread(write, [embedded], self._ledger, self._store, f"upload-{uuid.uuid4().hex}"))[0]
+        run_id = f"upload-{uuid.uuid4().hex}"
+        (outcome,) = await asyncio.to_thread(write, [embedded], self._ledger, self._store, run_id)
+        if outcome.status != "indexed":
+            raise Conflict("another version of this document was written at the same time; send it again")
+        return outcome
 
     async def set_rule(self, caller: Principal, document_id: str, rule: AccessRule) -> StoredDocument:
         """Change who may read. Raises `NotFound` unless the caller may read the document or uploaded it."""
@@ -129,9 +134,12 @@ class Sync:
         return own, external_id
 
     def _managed(self, caller: Principal, document_id: str) -> StoredDocument:
+        # All is looked up before anything is decided: how long it takes must not tell what is hidden from what is not.
         stored = self._ledger.document(document_id)
-        if stored is None or stored.deleted or stored.tenant_id != self._ledger.find_tenant(caller.tenant):
+        tenant_id = self._ledger.find_tenant(caller.tenant)
+        readable = self._ledger.get(caller, document_id) is not None
+        if stored is None or stored.deleted or stored.tenant_id != tenant_id:
             raise NotFound("no such document")
-        if stored.owner != caller.subject and self._ledger.get(caller, document_id) is None:
+        if stored.owner != caller.subject and not readable:
             raise NotFound("no such document")
         return stored

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -12,12 +13,16 @@ from starlette.requests import Request
 from deployments.contract import DocumentStatus, DocumentUpload, RuleBody, UploadResponse
 from deployments.sync import Upload
 from ingest.acl_file import parse_acl
+from ingest.cleaning import clean, usable_title
 from ingest.listing import InlineDocument
 from ingest.report import Outcome
 from policies.access import NOBODY, AccessRule
 from policies.errors import ConfigurationError, DocumentRejected, InvalidRequest, TooLarge, UnsupportedType
+from policies.principals import has_unseen
 
 MAX_FILES = 20
+URI_SCHEMES = ("http", "https", "file", "s3", "gs", "abfs", "smb")
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 
 
 async def read_uploads(request: Request, max_bytes: int) -> list[Upload]:
@@ -65,8 +70,29 @@ def _from_json(body: bytes) -> Upload:
         problem = error.errors()[0]
         path = ".".join(str(part) for part in problem["loc"])
         raise InvalidRequest(f"{path}: {problem['msg']}" if path else str(problem["msg"])) from error
-    inline = InlineDocument(title=row.title, text=row.text, metadata=row.metadata)
-    return Upload(row.id, row.uri or f"upload:{row.id}", _rule(row.acl), row.title, inline)
+    title, text = _title(row.title), clean(row.text)
+    if not text.strip():
+        raise InvalidRequest("text: it is empty")
+    uri = _uri(row.uri) if row.uri else f"upload:{row.id}"
+    inline = InlineDocument(title=title, text=text, metadata=row.metadata)
+    return Upload(row.id, uri, _rule(row.acl), title, inline)
+
+
+def _title(text: str | None) -> str | None:
+    """Tidy a title as a JSONL row's: one that says nothing is kept where it is all there is."""
+    return usable_title(text) or (clean(text or "").strip() or None)
+
+
+def _uri(text: str) -> str:
+    """Check where a document says that it is: whoever is shown a citation may follow it.
+
+    Raises `InvalidRequest` for schemes that run code or start programs, and for characters which hide one: a browser
+    reads over them.
+    """
+    found = _SCHEME.match(text)
+    if text != text.strip() or has_unseen(text) or (found and found[1].lower() not in URI_SCHEMES):
+        raise InvalidRequest(f"uri: give a relative reference, or an address with {', '.join(URI_SCHEMES)}")
+    return text
 
 
 def _form_rule(text: str) -> AccessRule:
@@ -92,4 +118,4 @@ async def _from_file(file: UploadFile, fields: dict[str, str], rule: AccessRule,
     external_id = fields.get("id") or name
     if len(external_id) > 512:
         raise InvalidRequest("id: at most 512 characters")
-    return Upload(external_id, f"upload:{name}", rule, fields.get("title"), data=data)
+    return Upload(external_id, f"upload:{name}", rule, _title(fields.get("title")), data=data)

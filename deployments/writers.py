@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ray.exceptions import RayError
@@ -19,6 +21,16 @@ class ModelFailed(Unavailable):
     """The model did not answer, or broke off."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How one answer is wanted, and for which tenant; None: as configured."""
+
+    max_tokens: int | None
+    temperature: float | None
+    request_id: str
+    tenant: str
+
+
 class Writer(Protocol):
     """Turns messages into text, piece by piece."""
 
@@ -27,9 +39,7 @@ class Writer(Protocol):
         """What an answer names as its generator."""
         ...
 
-    def write(
-        self, prompt: Sequence[Message], max_tokens: int | None, temperature: float | None, request_id: str
-    ) -> AsyncIterator[str]:
+    def write(self, prompt: Sequence[Message], wish: Wish) -> AsyncIterator[str]:
         """Stream the text. Raises `ModelFailed`."""
         ...
 
@@ -45,20 +55,10 @@ class VllmWriter:
     def name(self) -> str:
         return f"vllm:{self._settings.served_name}"
 
-    async def write(
-        self, prompt: Sequence[Message], max_tokens: int | None, temperature: float | None, request_id: str
-    ) -> AsyncIterator[str]:
+    async def write(self, prompt: Sequence[Message], wish: Wish) -> AsyncIterator[str]:
         from ray.serve.llm.openai_api_models import ChatCompletionRequest, ErrorResponse
 
-        request = ChatCompletionRequest.model_validate(
-            {
-                "model": self._settings.served_name,
-                "messages": list(prompt),
-                "stream": True,
-                "max_tokens": min(max_tokens or self._settings.max_tokens, self._settings.max_tokens),
-                "temperature": self._settings.temperature if temperature is None else temperature,
-            }
-        )
+        request = ChatCompletionRequest.model_validate(self.body(prompt, wish))
         try:
             stream: Any = self._llm.chat.remote(request)
             async for item in stream:
@@ -69,6 +69,15 @@ class VllmWriter:
                         yield text
         except (RayError, RayServeException) as error:
             raise ModelFailed(f"the model's replica failed: {type(error).__name__}") from error
+
+    def body(self, prompt: Sequence[Message], wish: Wish) -> dict[str, Any]:
+        """Build the request, in the terms of vLLM's chat completions.
+
+        Its prefix cache is kept apart by tenant: else how soon the first word comes would tell one tenant that a
+        passage, the same as its own, was read for another.
+        """
+        salt = hashlib.sha256(f"tenant:{wish.tenant}".encode()).hexdigest()
+        return {**_body(self._settings, self._settings.served_name, prompt, wish), "stream": True, "cache_salt": salt}
 
 
 class OpenAiWriter:
@@ -85,27 +94,28 @@ class OpenAiWriter:
     def name(self) -> str:
         return f"openai:{self._settings.model}"
 
-    async def write(
-        self, prompt: Sequence[Message], max_tokens: int | None, temperature: float | None, request_id: str
-    ) -> AsyncIterator[str]:
+    async def write(self, prompt: Sequence[Message], wish: Wish) -> AsyncIterator[str]:
         from openai import OpenAIError
 
-        body: dict[str, Any] = {
-            "model": self._settings.model,
-            "messages": list(prompt),
-            "max_tokens": min(max_tokens or self._settings.max_tokens, self._settings.max_tokens),
-            "temperature": self._settings.temperature if temperature is None else temperature,
-        }
+        headers = {"x-request-id": wish.request_id} if wish.request_id else None
+        body = _body(self._settings, str(self._settings.model), prompt, wish)
         try:
-            stream = await self._client.chat.completions.create(
-                **body, stream=True, extra_headers={"x-request-id": request_id} if request_id else None
-            )
+            stream = await self._client.chat.completions.create(**body, stream=True, extra_headers=headers)
             async for event in stream:
                 for choice in event.choices[:1]:
                     if choice.delta.content:
                         yield choice.delta.content
         except OpenAIError as error:
             raise ModelFailed(f"the endpoint failed: {type(error).__name__}") from error
+
+
+def _body(settings: GenerationSettings, model: str, prompt: Sequence[Message], wish: Wish) -> dict[str, Any]:
+    return {
+        "model": model,
+        "messages": list(prompt),
+        "max_tokens": min(wish.max_tokens or settings.max_tokens, settings.max_tokens),
+        "temperature": settings.temperature if wish.temperature is None else wish.temperature,
+    }
 
 
 def _texts(event: str) -> list[str]:

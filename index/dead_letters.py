@@ -1,4 +1,4 @@
-"""Attempts at documents, counted before each starts, and the documents that were given up."""
+"""Attempts at documents, counted before each starts and given back unless it failed for the document's sake."""
 
 from __future__ import annotations
 
@@ -51,6 +51,15 @@ class DeadLetters:
             reason = f"the worker ended, without saying why, in each of {max_attempts} attempts"
             self._put(ref, reason, max_attempts, replace=False)
         return number
+
+    def give_back_attempt(self, ref: DocumentRef) -> None:
+        """Uncount the attempt begun last: the document stood it, or what failed was not the document.
+
+        What happens to the job or to the other services from then on can never make it a dead letter.
+        """
+        here = attempts.c.document_id == ref.document_id, attempts.c.fingerprint == storable(ref.fingerprint)
+        fewer = attempts.update().where(*here, attempts.c.count > 0).values(count=attempts.c.count - 1)
+        self._database.write(lambda connection: connection.execute(fewer), durable=False)
 
     def reject(self, ref: DocumentRef, reason: str, tried: int) -> None:
         """Put a document into the dead letters, or its newest reason in place of an older one."""

@@ -13,9 +13,11 @@ import mmap
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -61,7 +63,6 @@ class Pass:
     """What one forward pass over a padded batch gives.
 
     `dense` float32[b, dim]; `tokens` float32[b, t, dim] and `quantised` int8[b, t, dim] hold the same unit vectors.
-    The arrays may be overwritten by the next pass.
     """
 
     dense: NDArray[np.float32]
@@ -70,7 +71,12 @@ class Pass:
 
 
 class Encoder(Protocol):
-    """Runs the model over `ids` int64[b, t]; `mask` int64[b, t] is 1 for a token and 0 for padding."""
+    """Runs the model over `ids` int64[b, t]; `mask` int64[b, t] is 1 for a token and 0 for padding. Thread-safe.
+
+    `streams`: how many runs get on at once.
+    """
+
+    streams: int
 
     def run(self, ids: Ids, mask: Ids) -> Pass: ...
 
@@ -126,11 +132,12 @@ def _identity(files: ModelFiles, settings: EmbeddingSettings) -> ModelIdentity:
 class Embedder:
     """Turns texts into vectors with one model.
 
-    Safe to call from several threads; passes run one after another. Raises `ConfigurationError` when the model's
+    Safe to call from several threads. `streams`: how many passes run at once on a CPU; one, with all cores, answers
+    soonest, one a core gets most done (see `bulk_streams`). Raises `ConfigurationError` when the model's
     directory lacks a file, its hash is not the expected one, or its pooling is neither `mean` nor `cls`.
     """
 
-    def __init__(self, settings: EmbeddingSettings, device: Device = "auto") -> None:
+    def __init__(self, settings: EmbeddingSettings, device: Device = "auto", streams: int = 1) -> None:
         from tokenizers import Tokenizer
 
         self._settings = settings
@@ -139,8 +146,8 @@ class Embedder:
         self._tokenizer = Tokenizer.from_file(str(files.tokenizer))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(_max_tokens(files, settings))
-        self._encoder = _encoder(files, settings, device)
-        self._lock = threading.Lock()
+        self._encoder = _encoder(files, settings, device, streams)
+        self._streams = self._encoder.streams
 
     @property
     def dim(self) -> int:
@@ -158,30 +165,39 @@ class Embedder:
         """Embed passages: dense vectors and, if the settings want them, int8 token vectors, in the texts' order."""
         dense = np.empty((len(texts), self.dim), np.float32)
         tokens: list[TokenVectors] = [np.empty((0, self.dim), np.int8)] * len(texts)
-        for rows, words, result in self._passes(self._settings.passage_prefix, texts):
+
+        def keep(rows: list[int], words: list[Ids], result: Pass) -> None:
             dense[rows] = result.dense
             if self._settings.token_vectors:
                 for row, places, vectors in zip(rows, words, result.quantised, strict=True):
                     tokens[row] = vectors[places]
+
+        self._run(self._settings.passage_prefix, texts, keep)
         return Encoded(dense, tokens if self._settings.token_vectors else None)
 
     def encode_query(self, texts: Sequence[str]) -> EncodedQueries:
         """Embed questions, in their order."""
         dense = np.empty((len(texts), self.dim), np.float32)
         tokens: list[NDArray[np.float32]] = [np.empty((0, self.dim), np.float32)] * len(texts)
-        for rows, words, result in self._passes(self._settings.query_prefix, texts):
+
+        def keep(rows: list[int], words: list[Ids], result: Pass) -> None:
             dense[rows] = result.dense
             for row, places, vectors in zip(rows, words, result.tokens, strict=True):
                 tokens[row] = vectors[places]
+
+        self._run(self._settings.query_prefix, texts, keep)
         return EncodedQueries(dense, tokens)
 
-    def _passes(self, prefix: str, texts: Sequence[str]) -> Iterator[tuple[list[int], list[Ids], Pass]]:
-        """Yield per batch: the texts' rows, the places of each text's own tokens, and what the model made of them."""
+    def _run(self, prefix: str, texts: Sequence[str], keep: Callable[[list[int], list[Ids], Pass], None]) -> None:
+        """Hand each batch to `keep`: the texts' rows, the places of each text's own tokens, what the model made of it.
+
+        Batches of several streams come in any order, from several threads.
+        """
         encodings = self._tokenizer.encode_batch([prefix + text for text in texts])
         # Neighbours in length share a batch, so that hardly any padding is computed.
         order = sorted(range(len(encodings)), key=lambda row: len(encodings[row].ids), reverse=True)
-        for start in range(0, len(order), self._settings.batch_size):
-            rows = order[start : start + self._settings.batch_size]
+
+        def one(rows: list[int]) -> None:
             ids = np.zeros((len(rows), len(encodings[rows[0]].ids)), np.int64)
             mask = np.zeros_like(ids)
             for line, row in enumerate(rows):
@@ -189,8 +205,26 @@ class Embedder:
                 mask[line, : len(encodings[row].ids)] = 1
             # The vectors of [CLS] and [SEP] are left out: they change no ranking, on average, and say no word.
             words = [np.flatnonzero(np.array(encodings[row].special_tokens_mask) == 0) for row in rows]
-            with self._lock:
-                yield rows, words, self._encoder.run(ids, mask)
+            keep(rows, words, self._encoder.run(ids, mask))
+
+        size = self._batch(len(order))
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        if self._streams == 1 or len(batches) == 1:
+            for rows in batches:
+                one(rows)
+        else:
+            with ThreadPoolExecutor(self._streams, thread_name_prefix="embed") as pool:
+                list(pool.map(one, batches))
+
+    def _batch(self, texts: int) -> int:
+        """Size batches so that every stream has two: the longest texts come first, and the last to end decides."""
+        even = -(-texts // (2 * self._streams)) if self._streams > 1 else texts
+        return max(1, min(self._settings.batch_size, even))
+
+
+def bulk_streams(settings: EmbeddingSettings) -> int:
+    """Say how many streams get most done on this machine: as many as there are threads to run them."""
+    return settings.threads or os.cpu_count() or 1
 
 
 def _max_tokens(files: ModelFiles, settings: EmbeddingSettings) -> int:
@@ -237,7 +271,7 @@ def _pooling(directory: Path) -> Pooling:
     raise ConfigurationError(f"embedding model {directory}: pooling {mode!r} is neither mean nor cls")
 
 
-def _encoder(files: ModelFiles, settings: EmbeddingSettings, device: Device) -> Encoder:
+def _encoder(files: ModelFiles, settings: EmbeddingSettings, device: Device, streams: int) -> Encoder:
     cuda = device == "cuda" or (device == "auto" and settings.backend != "openvino" and _cuda_visible())
     plain = _is_plain_bert(files.config)
     if settings.backend == "openvino" and not plain:
@@ -245,7 +279,7 @@ def _encoder(files: ModelFiles, settings: EmbeddingSettings, device: Device) -> 
         raise ConfigurationError(f"embedding model {files.directory}: openvino runs {_BERT_TYPES} only, not {kind}")
     if settings.backend == "torch" or cuda or not plain:
         return TorchEncoder(files, settings, "cuda" if cuda else "cpu")
-    return OpenVinoEncoder(files, settings)
+    return OpenVinoEncoder(files, settings, streams)
 
 
 def _is_plain_bert(config: Mapping[str, Any]) -> bool:
@@ -300,22 +334,30 @@ class OpenVinoEncoder:
     Graph: BERT (Devlin et al. 2019) as transformers' `BertModel`, `RobertaModel` and `XLMRobertaModel` compute it.
     """
 
-    def __init__(self, files: ModelFiles, settings: EmbeddingSettings) -> None:
+    def __init__(self, files: ModelFiles, settings: EmbeddingSettings, streams: int = 1) -> None:
         import openvino
 
         self._weights = read_safetensors(files.weights)  # the graph's constants point into the mapped file
-        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        options: dict[str, Any] = {"NUM_STREAMS": streams} if streams > 1 else {"PERFORMANCE_HINT": "LATENCY"}
         if settings.threads:
             options["INFERENCE_NUM_THREADS"] = settings.threads
         if settings.precision != "auto":
             precision = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}[settings.precision]
             options["INFERENCE_PRECISION_HINT"] = precision
         graph = BertGraph(self._weights, files.config)
-        self._request = openvino.Core().compile_model(graph.model(files.pooling), "CPU", options).create_infer_request()
+        model = openvino.Core().compile_model(graph.model(files.pooling), "CPU", options)
+        self.streams = streams
+        self._idle: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(streams):
+            self._idle.put(model.create_infer_request())
 
     def run(self, ids: Ids, mask: Ids) -> Pass:
-        results = self._request.infer([ids, mask], share_inputs=True, share_outputs=True)
-        return Pass(results[0], results[1], results[2])
+        request = self._idle.get()
+        try:
+            results = request.infer([ids, mask], share_inputs=True)
+            return Pass(results[0], results[1], results[2])
+        finally:
+            self._idle.put(request)
 
 
 class BertGraph:
@@ -419,6 +461,8 @@ class TorchEncoder:
         automatic = half if device == "cuda" else "float32"
         dtype = getattr(torch, settings.precision if settings.precision != "auto" else automatic)
         self._device, self._pooling = device, files.pooling
+        self._lock = threading.Lock()
+        self.streams = 1
         self._model = AutoModel.from_pretrained(
             str(files.directory), local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=dtype
         )
@@ -427,7 +471,7 @@ class TorchEncoder:
     def run(self, ids: Ids, mask: Ids) -> Pass:
         import torch
 
-        with torch.inference_mode():
+        with self._lock, torch.inference_mode():
             attention = torch.from_numpy(mask).to(self._device)
             hidden = self._model(
                 input_ids=torch.from_numpy(ids).to(self._device), attention_mask=attention

@@ -3,7 +3,8 @@
 It is the truth; the rows in the vector store are derived from it. A version is written beside the live one, then
 `flip` moves the pointer, then the old rows go:
 
-    begin_attempt → (parse) → begin_version → (write chunks) → flip → stale_versions → (delete chunks) → forget_versions
+    begin_attempt → (parse) → give_back_attempt
+    begin_version → (write chunks) → flip → stale_versions → (delete chunks) → forget_versions
 
 A process may die between any two of these: the live version stays live, and the next run takes the document up
 again. Whatever changes a document first locks its row (SQLite: the database), so its changes happen one by one.
@@ -82,6 +83,7 @@ class Ledger:
         self.visible_rules = self._rules.visible_rules
         self.gate = self._rules.gate
         self.begin_attempt = self._failures.begin_attempt
+        self.give_back_attempt = self._failures.give_back_attempt
         self.reject = self._failures.reject
         self.dead_letters = self._failures.dead_letters
 

@@ -8,9 +8,10 @@ A document's failure is its outcome and travels on as a value; an exception mean
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from index.settings import AppArgs
 from index.vectors import VectorStore
 from ingest.chunking import Chunker
 from ingest.embedding import CachedEmbedder
-from ingest.listing import Entry, list_source
+from ingest.listing import Entry, list_source, local_path
 from ingest.plan import SyncPlan, plan
 from ingest.report import Outcome, Report
 from ingest.sandbox import Parser
@@ -31,6 +32,7 @@ from ingest.stages import (
     Prepared,
     change_rights,
     embed,
+    narrow_rights,
     pipeline_key,
     repoint,
     stamped,
@@ -38,10 +40,12 @@ from ingest.stages import (
     write,
 )
 from policies.access import AccessRule
+from policies.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import ray.data
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(://|::)")
 Batch = dict[str, np.ndarray]
 Progress = Callable[[Report], None]
 
@@ -69,7 +73,9 @@ class Bulk:
         self._settle(todo, source_id, report)
         self._progress(report)
         if todo.process:
+            awaited = {entry.ref.document_id: entry.ref.rule for entry in todo.narrowed}
             for outcome in self._stream(todo.process):
+                self._open(outcome, awaited)
                 report.add(outcome)
                 report.seconds = time.monotonic() - started
                 self._progress(report)
@@ -89,18 +95,25 @@ class Bulk:
         """Do what needs no pipeline. Rights and deletions come before any new text."""
         report.deleted = self._ledger.delete(todo.deleted)
         sweep(self._ledger, self._store)
-        processed = {entry.ref.document_id for entry in todo.process}
         for rows in self._ledger.unwritten_rules(source_id):
             repoint(rows, self._ledger, self._store)
+        for entry in todo.narrowed:
+            narrow_rights(entry.ref.document_id, entry.ref.rule, self._ledger, self._store)
         for entry in todo.rights:
             change_rights(entry.ref.document_id, entry.ref.rule, self._ledger, self._store)
-            report.indexed += entry.ref.document_id not in processed
+            report.indexed += 1
         for entry in todo.relabelled:
             self._ledger.touch(entry.ref.document_id, entry.ref.fingerprint, entry.ref.uri, entry.ref.title)
         for entry in todo.rejected:
             reason = entry.error or "no reason was given"
             self._ledger.reject(entry.ref, reason, 1)
             report.reject(entry.ref.uri, reason)
+
+    def _open(self, outcome: Outcome, awaited: Mapping[str, AccessRule]) -> None:
+        """Give a narrowed document the whole rule where its text turned out to be the one that is live."""
+        is_live = outcome.status == "unchanged" and outcome.version is not None
+        if is_live and outcome.document_id in awaited:
+            change_rights(outcome.document_id, awaited[outcome.document_id], self._ledger, self._store)
 
     def _stream(self, entries: list[Entry]) -> Iterator[Outcome]:
         dataset = pipeline(entries, self._args, run_id=uuid.uuid4().hex)
@@ -109,8 +122,17 @@ class Bulk:
 
 
 def source_name(uri: str) -> str:
-    """Name a bulk source by its place, so that the next run over it finds what this one wrote."""
-    return uri.rstrip("/") or "/"
+    """Name a bulk source by its place, so that the next run over it finds what this one wrote.
+
+    A path from the root, or a URL: never the name of a source that is none of these, such as somebody's uploads. A run
+    deletes what its listing does not name. Raises `ConfigurationError`.
+    """
+    local = local_path(uri)
+    if local is not None:
+        return str(local.absolute())
+    if not _URL.match(uri):
+        raise ConfigurationError(f"{uri}: the source is neither a path nor a URL")
+    return uri.rstrip("/")
 
 
 def pipeline(entries: list[Entry], args: AppArgs, run_id: str) -> ray.data.Dataset:

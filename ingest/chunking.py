@@ -20,6 +20,7 @@ from zlib import crc32
 
 from index.document import Chunk, Extracted
 from index.settings import ChunkingSettings
+from ingest.cleaning import MAX_MARKS, plain_heading, without_closing_marker
 
 CHUNKER_VERSION = 1
 """Part of a chunk's identity: raise it when the same text would be cut differently."""
@@ -34,7 +35,7 @@ _GLUED, _WORD, _SENTENCE, _LINE, _PARAGRAPH, _HEADING = range(6)
 _DEEPEST = 6
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(\S.*?)(?:[ \t]+#+)?[ \t]*$")
+_ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(?=\S)")
 _SETEXT = re.compile(r" {0,3}(=+|-{3,})[ \t]*$")
 _NEW_LINE = re.compile(r"\s*([-*+•|>]|\d{1,3}[.)]|```|~~~|\S{1,40}: )\s*")
 _SENTENCE_END = re.compile(r"[.!?…](?:[\"'”’)\]*_]{0,3})[ \t]+(?=[\"'“‘(\[*_]{0,3}[^\W_a-z])|[。！？]+")
@@ -330,7 +331,7 @@ def _heading(text: str, lines: Sequence[tuple[int, int]], number: int) -> tuple[
     line = text[slice(*lines[number])].rstrip("\r\n")
     match = _ATX.match(line)
     if match:
-        return len(match.group(1)), _plain(match.group(2))
+        return len(match.group(1)), _plain(without_closing_marker(line[match.end() :]))
     if number + 1 < len(lines) and len(line) <= 200 and _is_underline(text, lines, number + 1):
         return (1 if "=" in text[slice(*lines[number + 1])] else 2), _plain(line)
     return None
@@ -346,8 +347,7 @@ def _is_underline(text: str, lines: Sequence[tuple[int, int]], number: int) -> b
 
 
 def _plain(heading: str) -> str:
-    heading = re.sub(r"\[([^\[\]]*)\]\([^()]*\)", r"\1", heading)
-    return " ".join(re.sub(r"[*_`]{1,3}(\S(?:.*?\S)?)[*_`]{1,3}", r"\1", heading).split())
+    return " ".join(plain_heading(heading).split())
 
 
 def _parent(section: _Section, level: int) -> _Section:
@@ -401,6 +401,7 @@ def _ends_phrase(word: str) -> bool:
 
 def _whole_character(text: str, position: int, end: int) -> int:
     """Move a cut behind the combining marks, joiners and variation selectors that belong to the character before it."""
+    end = min(end, position + MAX_MARKS)  # no character has more: a run of them must not make a passage of any size
     while position < end and (
         unicodedata.combining(text[position])
         or text[position] in "\u200d\ufe0e\ufe0f"

@@ -1,11 +1,19 @@
-"""Text as it may be stored, and titles worth showing."""
+"""Text as it may be stored, its headings and blocks, and titles worth showing.
+
+Everything here meets hostile text, some of it outside the sandbox: time is linear in the text.
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 MAX_TITLE_CHARS = 200
+MAX_HEADING_CHARS = 1_000
+"""A heading is read up to here: it is counted, cut and embedded again with every passage below it."""
+MAX_MARKS = 30
+"""Combining marks that one character keeps: UAX #15 calls text with more of them unsafe to normalise in a stream."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f\ufeff\ufffe\uffff\ud800-\udfff]")
 _JUNK_TITLE = re.compile(
     r"untitled.*|microsoft (word|powerpoint|excel)\b.*|powerpoint presentation|presentation( title)?|word document"
@@ -16,15 +24,28 @@ _JUNK_TITLE = re.compile(
 FENCE = re.compile(r"(^ {0,3}(`{3,}|~{3,}).*?(?:^ {0,3}\2[`~]*[ \t]*$|\Z))", re.MULTILINE | re.DOTALL)
 """A fenced code block of Markdown; group 2 is its fence."""
 _HEADING = re.compile(
-    r"^ {0,3}#{1,6}[ \t]+(.+?)[ \t]*#*[ \t]*$|^([^\n#>|`\s-][^\n]{0,200})\n(?:=+|-{3,})[ \t]*$", re.MULTILINE
+    r"^ {0,3}#{1,6}[ \t]+([^\s][^\n]*)$|^([^\n#>|`\s-][^\n]{0,200})\n(?:=+|-{3,})[ \t]*$", re.MULTILINE
 )
+_LINK = re.compile(r"\[([^\[\]]*)\]\([^()]*\)")
+_EMPHASIS = re.compile(r"[*_`]{1,3}([^\s*_`](?:[^*_`]*[^\s*_`])?)[*_`]{1,3}")
+_LONG_FOREIGN_RUN = re.compile(rf"[^\x00-\u02ff]{{{MAX_MARKS + 1},}}")
 
 
 def clean(text: str) -> str:
     r"""Make text safe to store: `\n` line ends, NFC, no NUL or other control characters, no lone surrogates."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
     text = text.replace("\f", "\n").replace("\u00a0", " ")
-    return unicodedata.normalize("NFC", _CONTROL.sub("", text))
+    return unicodedata.normalize("NFC", _LONG_FOREIGN_RUN.sub(_without_mark_runs, _CONTROL.sub("", text)))
+
+
+def _without_mark_runs(match: re.Match[str]) -> str:
+    """Normalisation sorts a run of combining marks in quadratic time: 80 KB of them would take ten seconds."""
+    kept, marks = [], 0
+    for character in match.group():
+        marks = marks + 1 if unicodedata.combining(character) else 0
+        if marks <= MAX_MARKS:
+            kept.append(character)
+    return "".join(kept)
 
 
 def usable_title(title: str | None) -> str | None:
@@ -40,5 +61,37 @@ def first_heading(text: str) -> str | None:
     match = _HEADING.search(FENCE.sub("", text[:200_000]))
     if not match:
         return None
-    heading = re.sub(r"\[([^\[\]]*)\]\([^()]*\)", r"\1", match.group(1) or match.group(2))
-    return re.sub(r"[*_`]{1,3}(\S(?:.*?\S)?)[*_`]{1,3}", r"\1", heading).strip() or None
+    marked, underlined = match.groups()
+    return plain_heading(without_closing_marker(marked) if marked else underlined).strip() or None
+
+
+def without_closing_marker(heading: str) -> str:
+    """Take off the `#` that may stand again at the end of a heading that began with `#`."""
+    heading = heading[:MAX_HEADING_CHARS].rstrip(" \t")
+    without = heading.rstrip("#")
+    return without.rstrip(" \t") if without.endswith((" ", "\t")) else heading
+
+
+def plain_heading(heading: str) -> str:
+    """What a reader sees of a heading: no link targets and emphasis marks."""
+    return _EMPHASIS.sub(r"\1", _LINK.sub(r"\1", heading[:MAX_HEADING_CHARS]))
+
+
+def cut_blocks(text: str, opening: re.Pattern[str], closing: Callable[[str], str]) -> list[str]:
+    """Cut text into text, block, text, …: a block runs from an opening to the next closing.
+
+    `closing` gives its expression for the opening's first group ("" where that took no part). An opening that nothing
+    closes is text: `opening.*?closing` as one expression would search to the text's end again from each of these.
+    """
+    parts, position, begin = [], 0, 0
+    endless: set[str] = set()
+    while match := opening.search(text, position):
+        name = (match.group(1) or "").lower() if opening.groups else ""
+        end = None if name in endless else re.compile(closing(name), opening.flags).search(text, match.end())
+        position = end.end() if end else match.end()
+        if end:
+            parts += [text[begin : match.start()], text[match.start() : position]]
+            begin = position
+        else:
+            endless.add(name)
+    return [*parts, text[begin:]]

@@ -132,7 +132,7 @@ def _text_kind(data: bytes, suffix: str) -> tuple[Kind, str]:
     head = decode(data[:8192], partial=True)
     if suffix not in ("md", "markdown", "csv", "tsv") and _HTML.search(head[:2048]):
         return "html", "html"
-    if suffix in ("html", "htm", "xhtml") and re.search(r"<[a-zA-Z]+[^>]*>", head):
+    if suffix in ("html", "htm", "xhtml") and re.search(r"<[a-zA-Z]+[^<>]*>", head):
         return "html", "html"
     if suffix == "pdf":
         raise DocumentRejected("damaged: this is no PDF, though its name says so")

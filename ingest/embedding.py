@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from index.document import Vector
-from index.embedding import Embedder, identify
+from index.embedding import Embedder, bulk_streams, identify
 from index.embedding_cache import CachedEmbedding, EmbeddingCache, text_hash
 from index.settings import AppArgs
 
@@ -32,7 +32,7 @@ class CachedEmbedder:
 
     def _compute(self, missing: dict[bytes, str]) -> dict[bytes, Vector]:
         if self._embedder is None:
-            self._embedder = Embedder(self._settings)
+            self._embedder = Embedder(self._settings, streams=bulk_streams(self._settings))
         encoded = self._embedder.encode(list(missing.values()))
         made = {}
         for row, key in enumerate(missing):

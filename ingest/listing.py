@@ -2,8 +2,12 @@
 
 A source is a directory, a file, a `*.jsonl` with one document a line, or any fsspec URL of these. Files are known by
 their path relative to the source, rows by their `id` (in a JSONL that lies in a directory: `<path>#<id>`). Left out:
-hidden files and folders, `acl.yaml`, and what office programs and desktops leave behind. Links are followed to files
-of the same source only. `acl.yaml` may lie in any folder and speaks for what is under it; a deeper one wins.
+hidden files and folders, `acl.yaml`, and what office programs and desktops leave behind. `acl.yaml` may lie in any
+folder and speaks for what is under it; a deeper one wins.
+
+No link is followed, or whoever may write to one folder could publish another's files under the rule of their own: a
+link is an error, but for one to a folder of the same source, which is left out. Only the source itself may be given
+by a link. What stands in the place of a listed file or folder later on is not followed either.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -21,13 +26,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from index.document import DocumentRef
 from ingest.acl_file import ACL_FILE, AclFile, rule_of
+from ingest.acl_file import MAX_BYTES as MAX_ACL_BYTES
 from ingest.cleaning import clean, usable_title
-from policies.access import AccessRule
+from policies.access import NOBODY, AccessRule
 from policies.errors import ConfigurationError, DocumentRejected, SourceUnavailable, TooLarge
 
 MAX_ROW_BYTES = 64_000_000
 _CHANGED = ("LastModified", "mtime", "updated", "last_modified", "created")
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+_LINK = "a link; its target is listed where it is"
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,9 @@ class Entry:
     """One document of a source.
 
     `location` is what `read` takes, `inline` the content where no file holds it; neither where `error` says why the
-    document cannot be indexed. The `external_id` of a row without a usable id of its own is `line-<number>`.
+    document cannot be indexed. The `external_id` of a row without a usable id of its own is `line-<number>`. The rule
+    of `ref` holds for what is there of the document, also where there is an error: it permits nobody where what the
+    source says of its readers is wrong.
     """
 
     ref: DocumentRef
@@ -101,13 +111,15 @@ def list_source(uri: str, tenant: str, source_name: str, default_rule: AccessRul
     and `ConfigurationError` for a broken `acl.yaml` or a URI of an unknown kind.
     """
     source = _Source(tenant, source_name, default_rule)
-    local = _local_path(uri)
+    local = local_path(uri)
     if local is None:
         yield from _list_remote(uri, source)
     elif local.is_dir():
-        yield from _walk(local, local.resolve(), "", uri.rstrip("/"), source, _Rules(default_rule))
+        root = local.resolve()
+        yield from _walk(root, root, "", uri.rstrip("/"), source, _Rules(default_rule))
     elif local.exists():
-        yield from _local_file(local, local.resolve().parent, local.name, uri, source, default_rule, alone=True)
+        path = local.resolve()
+        yield from _local_file(path, path.parent, local.name, uri, source, default_rule, alone=True)
     else:
         raise SourceUnavailable(f"{uri}: no such file or folder")
 
@@ -118,7 +130,7 @@ def read(location: str, max_bytes: int) -> bytes:
     Raises `TooLarge` over `max_bytes` (without reading it where its size is known), `DocumentRejected` where it is gone
     or may not be read, `SourceUnavailable` where its source cannot be reached.
     """
-    local = _local_path(location)
+    local = local_path(location)
     try:
         data = _read_local(local, max_bytes) if local is not None else _read_remote(location, max_bytes)
     except FileNotFoundError as error:
@@ -136,9 +148,13 @@ def _too_large(max_bytes: int) -> TooLarge:
     return TooLarge(f"the file is larger than {max_bytes / 1_000_000:g} MB")
 
 
-def _local_path(uri: str) -> Path | None:
-    if uri.startswith("file://"):
-        return Path(uri.removeprefix("file://").removeprefix("localhost"))
+def local_path(uri: str) -> Path | None:
+    """The path that a source's URI or a location names; none for what fsspec reads."""
+    for scheme in ("file://", "local://"):
+        if uri.startswith(scheme):
+            return Path(uri.removeprefix(scheme).removeprefix("localhost"))
+    if uri.startswith("/"):
+        return Path(uri)  # also where a name in it looks like a URL
     return None if "://" in uri or "::" in uri else Path(uri).expanduser()
 
 
@@ -148,26 +164,35 @@ def _local_path(uri: str) -> Path | None:
 def _walk(folder: Path, root: Path, prefix: str, uri: str, source: _Source, rules: _Rules) -> Iterator[Entry]:
     """List one folder, then what lies deeper, by name. `prefix` is the folder's path in the source, ending in `/`."""
     try:
-        with os.scandir(folder) as scan:
-            items = sorted(scan, key=lambda item: item.name)
+        items = _scan(folder)
     except FileNotFoundError:
         if not prefix:
             raise SourceUnavailable(f"{uri}: the folder is gone") from None
         return
     except OSError as error:
         raise SourceUnavailable(f"{uri}/{prefix}: cannot be listed: {error.strerror}") from error
-    names = {item.name for item in items}
-    _refuse_misnamed_acl(names, prefix)
-    if ACL_FILE in names:
-        rules = rules.within(prefix, _parse_acl_file(_read_acl(folder / ACL_FILE), prefix))
-    for item in items:
-        if _is_left_out(item.name):
+    _refuse_misnamed_acl(set(items), prefix)
+    if ACL_FILE in items:
+        rules = rules.within(prefix, _parse_acl_file(_read_acl(folder / ACL_FILE, prefix), prefix))
+    for name in sorted(items):
+        if _is_left_out(name):
             continue
-        path = prefix + item.name
-        if item.is_dir(follow_symlinks=False):
-            yield from _walk(Path(item.path), root, path + "/", uri, source, rules)
+        path = prefix + name
+        if items[name]:
+            yield from _walk(folder / name, root, path + "/", uri, source, rules)
         else:
-            yield from _local_file(Path(item.path), root, path, f"{uri}/{path}", source, rules.rule_for(path))
+            yield from _local_file(folder / name, root, path, f"{uri}/{path}", source, rules.rule_for(path))
+
+
+def _scan(folder: Path) -> dict[str, bool]:
+    """What lies in a folder, and whether that is a folder itself (a link is none)."""
+    with _opened(folder) as above:
+        descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=above)
+        try:
+            with os.scandir(descriptor) as scan:
+                return {item.name: item.is_dir(follow_symlinks=False) for item in scan}
+        finally:
+            os.close(descriptor)
 
 
 def _local_file(
@@ -181,44 +206,74 @@ def _local_file(
         yield Entry(source.ref(name, uri, rule), error="the file's name is not UTF-8")
         return
     try:
-        status = path.stat()
+        status = path.lstat()
+        reason = _link_error(path, root) if stat.S_ISLNK(status.st_mode) else None
     except FileNotFoundError:
-        if path.is_symlink():
-            yield Entry(source.ref(name, uri, rule), error="a link to nothing")
-        return
+        return  # gone since its folder was listed
     except OSError as error:
         yield Entry(source.ref(name, uri, rule), error=f"cannot be read: {error.strerror}")
         return
-    real = path.resolve()
-    if not alone and not real.is_relative_to(root):
-        yield Entry(source.ref(name, uri, rule), error="points outside the source")
-    elif stat.S_ISDIR(status.st_mode):
-        return  # a link to a folder of this source: its files are listed where they are
+    if stat.S_ISLNK(status.st_mode):
+        if reason is not None:
+            yield Entry(source.ref(name, uri, rule), error=reason)
     elif not stat.S_ISREG(status.st_mode):
         yield Entry(source.ref(name, uri, rule), error="no regular file")
     elif name.lower().endswith(".jsonl"):
-        with _open_local(real, uri) as stream:
+        with _open_rows(path, uri) as stream:
             yield from _rows(stream, "" if alone else f"{name}#", uri, source, rule)
     else:
         fingerprint = f"{status.st_size}-{status.st_mtime_ns}"
-        yield Entry(source.ref(name, uri, rule, fingerprint, status.st_size), location=str(real))
+        yield Entry(source.ref(name, uri, rule, fingerprint, status.st_size), location=str(path))
 
 
-def _open_local(path: Path, uri: str) -> IO[bytes]:
+def _link_error(link: Path, root: Path) -> str | None:
+    """Why a link is no document; none for one to a folder of this source, whose files are listed where they are."""
     try:
-        return path.open("rb")
+        is_folder = stat.S_ISDIR(link.stat().st_mode)
+    except FileNotFoundError:
+        return "a link to nothing"
+    if not Path(os.path.realpath(link)).is_relative_to(root):
+        return "points outside the source"
+    return None if is_folder else _LINK
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """Hold a folder open that is reached through no link: its path was resolved when it was listed."""
+    descriptor = os.open(folder.anchor, _FOLDER)
+    try:
+        for name in folder.parts[1:]:
+            deeper = os.open(name, _FOLDER, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = deeper
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _open_regular(path: Path) -> IO[bytes]:
+    """Open a file that was listed. Raises `OSError`, also for a link, and `DocumentRejected` for a pipe or device."""
+    with _opened(path.parent) as folder:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        stream = os.fdopen(os.open(path.name, flags, dir_fd=folder), "rb")
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise DocumentRejected("no regular file")
+    return stream
+
+
+def _open_rows(path: Path, uri: str) -> IO[bytes]:
+    try:
+        return _open_regular(path)
     except OSError as error:
         raise SourceUnavailable(f"{uri}: cannot be read: {error.strerror}") from error
+    except DocumentRejected as error:
+        raise SourceUnavailable(f"{uri}: {error.detail}") from error
 
 
 def _read_local(path: Path, max_bytes: int) -> bytes:
-    # The listing resolved links: one that stands here now was put in place since.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise DocumentRejected("no regular file")
-        if status.st_size > max_bytes:
+    with _open_regular(path.absolute()) as stream:
+        if os.fstat(stream.fileno()).st_size > max_bytes:
             raise _too_large(max_bytes)
         return stream.read(max_bytes + 1)
 
@@ -240,13 +295,15 @@ def _walk_remote(system: Any, folder: str, prefix: str, uri: str, source: _Sourc
     items = {PurePosixPath(item["name"]).name: item for item in found if item["name"].rstrip("/") != folder}
     _refuse_misnamed_acl(set(items), prefix)
     if ACL_FILE in items:
-        data = _reach(uri, lambda: system.cat_file(items[ACL_FILE]["name"]))
+        data = _read_remote_acl(system, items[ACL_FILE], prefix, uri)
         rules = rules.within(prefix, _parse_acl_file(data, prefix))
     for name in sorted(items):
         if _is_left_out(name):
             continue
         item, path = items[name], prefix + name
-        if item["type"] == "directory":
+        if _is_link(item):
+            yield Entry(source.ref(path, f"{uri}/{path}", rules.rule_for(path)), error=_LINK)
+        elif item["type"] == "directory":
             yield from _walk_remote(system, item["name"].rstrip("/"), path + "/", uri, source, rules)
         else:
             yield from _remote_file(system, item, path, f"{uri}/{path}", source, rules.rule_for(path))
@@ -265,6 +322,10 @@ def _remote_file(
     fingerprint = f"{size}-{str(version).strip(chr(34)) if version else changed}"
     location = str(system.unstrip_protocol(info["name"]))
     yield Entry(source.ref(name, uri, rule, fingerprint, size), location=location)
+
+
+def _is_link(info: dict[str, Any]) -> bool:
+    return bool(info.get("islink")) or info["type"] == "link"  # SFTP and the like; object stores have none
 
 
 def _filesystem(uri: str) -> tuple[Any, str]:
@@ -314,11 +375,21 @@ def _refuse_misnamed_acl(names: set[str], prefix: str) -> None:
             raise ConfigurationError(f"{prefix}{name}: access rules must be in a file named {ACL_FILE}")
 
 
-def _read_acl(path: Path) -> bytes:
+def _read_acl(path: Path, prefix: str) -> bytes:
     try:
-        return path.read_bytes()
+        with _open_regular(path) as stream:
+            return stream.read(MAX_ACL_BYTES + 1)
     except OSError as error:
-        raise ConfigurationError(f"{ACL_FILE}: cannot be read: {error.strerror}") from error
+        raise ConfigurationError(f"{prefix}{ACL_FILE}: cannot be read: {error.strerror}") from error
+    except DocumentRejected as error:
+        raise ConfigurationError(f"{prefix}{ACL_FILE}: {error.detail}") from error
+
+
+def _read_remote_acl(system: Any, info: dict[str, Any], prefix: str, uri: str) -> bytes:
+    if info["type"] != "file" or _is_link(info):
+        raise ConfigurationError(f"{prefix}{ACL_FILE}: no regular file")
+    with _reach(uri, lambda: system.open(info["name"], "rb")) as stream:
+        return bytes(_reach(uri, lambda: stream.read(MAX_ACL_BYTES + 1)))
 
 
 def _parse_acl_file(data: bytes, prefix: str) -> AclFile:
@@ -344,10 +415,11 @@ def _rows(stream: IO[bytes], prefix: str, uri: str, source: _Source, rule: Acces
     for number, line in _numbered_lines(stream, uri):
         if line is not None and not line.strip():
             continue
-        external_id, reason = f"line-{number}", f"longer than {MAX_ROW_BYTES} bytes"
+        external_id, reason, readers = f"line-{number}", f"longer than {MAX_ROW_BYTES} bytes", NOBODY
         if line is not None:
             row, reason = _parse_row(line)
-            named = row.id if row else _id_of(line)
+            said = _json(line)
+            named, readers = row.id if row else _id_of(said), _readers(said, rule)
             if claim(named):
                 external_id = named or external_id
             elif row:
@@ -356,7 +428,7 @@ def _rows(stream: IO[bytes], prefix: str, uri: str, source: _Source, rule: Acces
             if row:
                 yield _row_entry(row, prefix + external_id, number, uri, source, rule)
                 continue
-        yield _bad_row(prefix + external_id, number, reason, uri, source, rule)
+        yield _bad_row(prefix + external_id, number, reason, uri, source, readers)
 
 
 def _parse_row(line: bytes) -> tuple[_Row | None, str]:
@@ -382,14 +454,14 @@ def _numbered_lines(stream: IO[bytes], uri: str) -> Iterator[tuple[int, bytes | 
 
 
 def _row_entry(row: _Row, external_id: str, number: int, uri: str, source: _Source, rule: AccessRule) -> Entry:
-    text = clean(row.text)
-    if not text.strip():
-        return _bad_row(external_id, number, "text is empty", uri, source, rule)
     if "acl" in row.model_fields_set:
         try:
             rule = rule_of(row.acl)
         except ConfigurationError as error:
-            return _bad_row(external_id, number, error.detail, uri, source, rule)
+            return _bad_row(external_id, number, error.detail, uri, source, NOBODY)
+    text = clean(row.text)
+    if not text.strip():
+        return _bad_row(external_id, number, "text is empty", uri, source, rule)
     content = json.dumps([row.title, row.text, row.uri, row.metadata], sort_keys=True, ensure_ascii=False)
     fingerprint = hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()
     title = usable_title(row.title) or (clean(row.title).strip() or None if row.title else None)
@@ -401,15 +473,28 @@ def _bad_row(external_id: str, number: int, reason: str, uri: str, source: _Sour
     return Entry(source.ref(external_id, uri, rule), error=f"line {number}: {reason}")
 
 
-def _id_of(line: bytes) -> str | None:
+def _json(line: bytes) -> Any:
     try:
-        row = json.loads(line)
+        return json.loads(line)
     except (ValueError, RecursionError):
         return None
-    external_id = row.get("id") if isinstance(row, dict) else None
+
+
+def _id_of(said: Any) -> str | None:
+    external_id = said.get("id") if isinstance(said, dict) else None
     if not isinstance(external_id, str) or not 0 < len(external_id) <= 1024 or "\x00" in external_id:
         return None
     return external_id.encode("utf-8", "replace").decode()
+
+
+def _readers(said: Any, rule: AccessRule) -> AccessRule:
+    """Who may still read the document of a row that is wrong: the row's rule, or the file's; nobody where in doubt."""
+    if not isinstance(said, dict) or not said.keys() <= _Row.model_fields.keys():
+        return NOBODY  # a misspelt `acl` may be among them
+    try:
+        return rule_of(said["acl"]) if "acl" in said else rule
+    except ConfigurationError:
+        return NOBODY
 
 
 def _reason(error: ValidationError) -> str:

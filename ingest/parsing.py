@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from index.document import Extracted, Page
-from ingest.cleaning import FENCE, clean, first_heading, usable_title
+from ingest.cleaning import FENCE, clean, cut_blocks, first_heading, usable_title
 from ingest.detection import MIME, Kind, decode, detect
 from ingest.pdf import parse_pdf
 from policies.errors import DocumentRejected, UnsupportedType
@@ -32,6 +32,7 @@ MAX_ATTACHMENT_DEPTH = 3
 MAX_ATTACHMENTS = 200
 MAX_TABLE_CELLS = 5_000_000
 MAX_PART_BYTES = 10_000_000
+MAX_STYLE_CHARS = 200_000
 
 
 def parse(data: bytes, name: str) -> Extracted:
@@ -142,7 +143,8 @@ def _slide_order(data: bytes) -> tuple[list[int], dict[int, str]]:
     xberg 1.3 gives slides in the order of their files, and notes by file number: wrong once slides were moved.
     """
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        shown = re.findall(r'<p:sldId\b[^>]*?\br:id="([^"]+)"', _part(archive, "ppt/presentation.xml"))
+        tags = re.findall(r"<p:sldId\b[^<>]*>", _part(archive, "ppt/presentation.xml"))
+        shown = [found.group(1) for tag in tags if (found := re.search(r'\br:id="([^"]+)"', tag))]
         slides = _relations(archive, "ppt/_rels/presentation.xml.rels", "/slide")
         names = [PurePosixPath(slides.get(relation, "")).name for relation in shown]
         files = sorted(set(names), key=lambda name: (len(name), name))
@@ -162,18 +164,22 @@ def _part(archive: zipfile.ZipFile, name: str) -> str:
 
 def _relations(archive: zipfile.ZipFile, name: str, kind: str) -> dict[str, str]:
     found = {}
-    for tag in re.findall(r"<Relationship\b[^>]*>", _part(archive, name)):
+    for tag in re.findall(r"<Relationship\b[^<>]*>", _part(archive, name)):
         attributes = dict(re.findall(r'\b(Id|Type|Target)="([^"]*)"', tag))
         if attributes.get("Type", "").endswith(kind):
             found[attributes.get("Id", "")] = attributes.get("Target", "")
     return found
 
 
+_SHAPE = re.compile(r"<p:sp[ >]")
+_PARAGRAPH = re.compile(r"<a:p[ >]")
+
+
 def _notes_text(xml: str) -> str:
     """The text of the notes' body, a line per paragraph; not the slide number and date beside it."""
-    for shape in re.findall(r"<p:sp>.*?</p:sp>|<p:sp .*?</p:sp>", xml, re.DOTALL):
-        if re.search(r'<p:ph\b[^>]*\btype="body"', shape):
-            paragraphs = re.findall(r"<a:p>.*?</a:p>|<a:p .*?</a:p>", shape, re.DOTALL)
+    for shape in cut_blocks(xml, _SHAPE, lambda _: "</p:sp>")[1::2]:
+        if re.search(r'<p:ph\b[^<>]*\btype="body"', shape):
+            paragraphs = cut_blocks(shape, _PARAGRAPH, lambda _: "</a:p>")[1::2]
             texts = ("".join(re.findall(r"<a:t>([^<]*)</a:t>", paragraph)) for paragraph in paragraphs)
             return html.unescape("\n".join(text for text in texts if text.strip()))
     return ""
@@ -181,7 +187,9 @@ def _notes_text(xml: str) -> str:
 
 def _bold_headings(text: str) -> str:
     """A paragraph that is bold as a whole is a slide's inner heading."""
-    return re.sub(r"^\*\*([^*\n]{2,100}?)\s*\*\*\s*$", r"### \1", text, flags=re.MULTILINE)
+    return re.sub(
+        r"^\*\*([^*\n]{2,100})\*\*[ \t]*$", lambda match: f"### {match.group(1).rstrip()}", text, flags=re.MULTILINE
+    )
 
 
 def _workbook(data: bytes, key: str) -> Extracted:
@@ -201,19 +209,20 @@ def _workbook(data: bytes, key: str) -> Extracted:
     return Extracted(text="\n\n".join(texts), title=title, pages=tuple(ranges), markdown=True)
 
 
+_CODE = re.compile(r"^```", re.MULTILINE)
 _LINK = re.compile(r"(!?)\[([^\[\]\n]*)\]\(<?([^()\s<>]*(?:\([^()\s]*\)[^()\s]*)*)>?(?:\s+\"[^\"\n]*\")?\)")
 
 
 def _tidy(text: str) -> str:
     """Take what a reader does not see out of generated Markdown: escapes, image targets, relative link targets."""
-    parts = re.split(r"(^```.*?^```\s*$)", clean(text), flags=re.MULTILINE | re.DOTALL)
+    parts = cut_blocks(clean(text), _CODE, lambda _: r"^```[ \t]*$")
     for index in range(0, len(parts), 2):
         part = _LINK.sub(_plain_link, parts[index])
         part = re.sub(r"\\?</?u\\?>|\[cmt:\d+\]", "", part)
         part = re.sub(r"(?<!^)\\([<>~_*\[\]()#+.!`-])", r"\1", part, flags=re.MULTILINE)
         part = re.sub(r"^\\([<>~_*\[\]()+.!-])", r"\1", part, flags=re.MULTILINE)
         part = re.sub(r"^#{1,6}[ \t]*$", "", part, flags=re.MULTILINE)
-        parts[index] = re.sub(r"[ \t]+$", "", part, flags=re.MULTILINE)
+        parts[index] = re.sub(r"(?<![ \t])[ \t]+$", "", part, flags=re.MULTILINE)
     return re.sub(r"\n{3,}", "\n\n", "".join(parts)).strip()
 
 
@@ -225,21 +234,28 @@ def _plain_link(match: re.Match[str]) -> str:
 
 # ---- HTML ----
 
-_TITLE_TAG = re.compile(r"<title\b[^>]*>(.*?)</title\s*>", re.IGNORECASE | re.DOTALL)
-_PREFORMATTED = re.compile(r"(<(pre|textarea)\b.*?</\2\s*>)", re.IGNORECASE | re.DOTALL)
-_WRAPPED = re.compile(r"(?<![>\s])[ \t]*\n\s*|\s*\n[ \t]*(?![<\s])")
+_TITLE_TAG = re.compile(r"<(title)\b[^<>]*>", re.IGNORECASE)
+_PREFORMATTED = re.compile(r"<(pre|textarea)\b", re.IGNORECASE)
+# A run of white space is looked at from its start only: a run that the expression refuses costs its length once.
+_WRAPPED = re.compile(r"(?<![>\s])[^\S\n]*\n\s*|(?<=>)[^\S\n]*\n\s*(?![<\s])")
 _BLANK_ELEMENT = re.compile(
     r"<(h[1-6]|li)\b[^<>]*>(?:\s|&nbsp;|&#160;|<(?!/?(?:h[1-6]|li|ul|ol|img)\b)[^<>]*>)*</\1\s*>", re.IGNORECASE
 )
-_DROPPED = re.compile(r"<!--.*?-->|<(script|style|template|svg)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+_COMMENT = re.compile(r"<!--")
+_DROPPED = re.compile(r"<!--|<(script|style|template|svg)\b", re.IGNORECASE)
+_HEAD = re.compile(r"<(head)\b", re.IGNORECASE)
+_STYLE = re.compile(r"<(style)\b[^<>]*>", re.IGNORECASE)
+
+
+def _closing(tag: str) -> str:
+    return rf"</{tag}\s*>" if tag else "-->"
 
 
 def _html(source: str) -> Extracted:
     """The visible text as Markdown; hidden elements, scripts, styles and comments are left out."""
-    tag = _TITLE_TAG.search(source)
-    parts = _PREFORMATTED.split(clean(source))
-    # split() yields text, block, block's tag name, text, …: only the texts lose their line wraps.
-    rebuilt = [_WRAPPED.sub(" ", part) if i % 3 == 0 else part for i, part in enumerate(parts) if i % 3 != 2]
+    titles = cut_blocks(source, _TITLE_TAG, _closing)[1:2]
+    parts = cut_blocks(clean(source), _PREFORMATTED, _closing)
+    rebuilt = [part if index % 2 else _WRAPPED.sub(" ", part) for index, part in enumerate(parts)]
     # The converter panics on a heading or list item of white space only (html-to-markdown 3.17).
     page = _BLANK_ELEMENT.sub("", "".join(rebuilt))
     try:
@@ -247,13 +263,14 @@ def _html(source: str) -> Extracted:
     except DocumentRejected:
         text = ""
     text = text or _visible_text(source)
-    title = usable_title(html.unescape(re.sub(r"<[^>]*>", "", tag.group(1)))) if tag else None
+    title = usable_title(html.unescape(re.sub(r"<[^<>]*>", "", titles[0]))) if titles else None
     return Extracted(text=text, title=title or usable_title(first_heading(text)), markdown=True)
 
 
 def _visible_text(source: str) -> str:
     """Plain text of a page that the converter cannot take (nested thousands deep)."""
-    body = re.sub(r"<head\b.*?</head\s*>", "", _DROPPED.sub("", source), flags=re.IGNORECASE | re.DOTALL)
+    body = "".join(cut_blocks(source, _DROPPED, _closing)[::2])
+    body = "".join(cut_blocks(body, _HEAD, _closing)[::2])
     body = re.sub(
         r"<h([1-6])\b[^<>]*>\s*", lambda match: "\n" + "#" * int(match.group(1)) + " ", body, flags=re.IGNORECASE
     )
@@ -272,14 +289,14 @@ def _hidden_selectors(data: bytes) -> list[str]:
             selectors += [f'[style$="{name}:{value}"]', f'[style$="{name}: {value}"]', f'[style*="{name}:{value}px"]']
         else:
             selectors += [f'[style*="{declaration}"]', f'[style*="{name}: {value}"]']
-    styles = re.findall(
-        r"<style\b[^>]*>(.{0,200000}?)</style", data.decode("utf-8", "replace"), re.IGNORECASE | re.DOTALL
-    )
-    for sheet in styles:
-        sheet = re.sub(r"/\*.*?\*/|@[^{}]*\{(?:[^{}]*\{[^{}]*\})*[^{}]*\}", "", sheet, flags=re.DOTALL)
-        for names, body in re.findall(r"([^{}]{1,300})\{([^{}]*)\}", sheet):
+    for block in cut_blocks(data.decode("utf-8", "replace"), _STYLE, _closing)[1::2]:
+        sheet = block.partition(">")[2].rpartition("<")[0][:MAX_STYLE_CHARS]
+        # By CSS' own rule a comment that nothing closes runs to the end.
+        sheet = re.sub(r"/\*.*?(?:\*/|\Z)|@[^{}@]*\{(?:[^{}]*\{[^{}]*\})*[^{}]*\}", "", sheet, flags=re.DOTALL)
+        for names, body in re.findall(r"(?<![^{}])([^{}]+)\{([^{}]*)\}", sheet):
             if re.search(r"display\s*:\s*none|visibility\s*:\s*hidden", body, re.IGNORECASE):
-                selectors += [n for n in map(str.strip, names.split(",")) if re.fullmatch(r"[.#][A-Za-z][\w-]*", n)]
+                names = names[-300:].split(",")
+                selectors += [n for n in map(str.strip, names) if re.fullmatch(r"[.#][A-Za-z][\w-]*", n)]
     return selectors
 
 
@@ -424,7 +441,7 @@ def _markdown(source: str) -> Extracted:
     parts = FENCE.split(text)
     # split() yields text, fenced block, its marker, text, …
     text = "".join(
-        re.sub(r"<!--.*?-->", "", part, flags=re.DOTALL) if i % 3 == 0 else part
+        "".join(cut_blocks(part, _COMMENT, _closing)[::2]) if i % 3 == 0 else part
         for i, part in enumerate(parts)
         if i % 3 != 2
     )

@@ -216,9 +216,14 @@ def _without_furniture(pages: Sequence[list[Line]]) -> list[list[Line]]:
         edge = {0, 1, len(lines) - 2, len(lines) - 1}
         dropped = {i for i in edge if 0 <= i < len(lines) and counts[_place(lines[i])] >= enough}
         if len(pages) > 1:
-            dropped |= {i for i in (0, len(lines) - 1) if lines and _PAGE_NUMBER.fullmatch(lines[i].text)}
+            dropped |= {i for i in (0, len(lines) - 1) if lines and _is_page_number(lines[i].text)}
         kept.append([line for index, line in enumerate(lines) if index not in dropped])
     return kept if any(kept) else list(pages)
+
+
+def _is_page_number(text: str) -> bool:
+    # Its optional parts and white space can be told apart in many ways: a long line is none, whatever it holds.
+    return len(text) <= 40 and _PAGE_NUMBER.fullmatch(text) is not None
 
 
 def _place(line: Line) -> tuple[str, int]:

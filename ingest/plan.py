@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from index.ledger_records import KnownDocument
 from ingest.listing import Entry
 from policies.access import AccessRule
 
+TWICE = "the same id twice in this source"
+
 
 @dataclass(slots=True)
 class SyncPlan:
-    """`process` must be read; `rights` only change who may read; `unchanged` need nothing.
+    """`process` must be read; `rights` only change who may read; `unchanged` need nothing; `rejected` cannot be read.
 
-    Rights come first: a document in both `rights` and `process` loses a reader before its new text is written.
+    `narrowed` are documents, of those to process and those rejected, whose live text is another than the one that the
+    listing's rule is meant for: they lose the readers whom that rule does not permit, at once, and gain none. Those it
+    adds come with the new text.
     """
 
     process: list[Entry] = field(default_factory=list)
     rights: list[Entry] = field(default_factory=list)
+    narrowed: list[Entry] = field(default_factory=list)
     relabelled: list[Entry] = field(default_factory=list)
     rejected: list[Entry] = field(default_factory=list)
     unchanged: int = 0
@@ -27,12 +32,7 @@ class SyncPlan:
     @property
     def discovered(self) -> int:
         """How many documents the listing named."""
-        rights_only = sum(entry.ref.document_id not in self._processed for entry in self.rights)
-        return len(self.process) + rights_only + len(self.rejected) + self.unchanged
-
-    @property
-    def _processed(self) -> set[str]:
-        return {entry.ref.document_id for entry in self.process}
+        return len(self.process) + len(self.rights) + len(self.rejected) + self.unchanged
 
 
 def plan(
@@ -41,28 +41,58 @@ def plan(
     """Compare a listing with what the ledger knows of the source.
 
     `known` is keyed by document id; `rule_id` interns a rule; `complete` says whether the listing names the whole
-    source: only then is what it does not name deleted.
+    source: only then is what it does not name deleted. Entries that share an id are rejected, all of them.
     """
     result = SyncPlan()
     seen: set[str] = set()
+    same: set[str] = set()
+    again: dict[str, Entry] = {}
     for entry in listing:
-        seen.add(entry.ref.document_id)
-        if entry.error is not None:
-            result.rejected.append(entry)
-            continue
-        document = known.get(entry.ref.document_id)
-        if document is None or document.version is None:
-            result.process.append(entry)
-            continue
-        other_rights = document.access_id != rule_id(entry.ref.rule)
-        if other_rights:
-            result.rights.append(entry)
-        if document.fingerprint != entry.ref.fingerprint:
-            result.process.append(entry)
-        elif document.uri != entry.ref.uri:
-            result.relabelled.append(entry)
-        if document.fingerprint == entry.ref.fingerprint and not other_rights:
-            result.unchanged += 1
+        document_id = entry.ref.document_id
+        if document_id in seen:
+            again[document_id] = entry = replace(entry, error=entry.error or TWICE)
+        seen.add(document_id)
+        if _is_same(entry, known.get(document_id), rule_id, result):
+            same.add(document_id)
+    _withdraw(again, same, known, result)
+    result.unchanged = len(same)
     if complete:
         result.deleted = sorted(set(known) - seen)
     return result
+
+
+def _is_same(
+    entry: Entry, document: KnownDocument | None, rule_id: Callable[[AccessRule], int], result: SyncPlan
+) -> bool:
+    """Put an entry where it belongs in `result`; say whether its document needs nothing."""
+    live = document if document is not None and document.version is not None else None
+    if entry.error is not None:
+        result.rejected.append(entry)
+    elif live is None or live.fingerprint != entry.ref.fingerprint:
+        result.process.append(entry)
+    elif live.uri != entry.ref.uri:
+        result.relabelled.append(entry)
+    if live is None:
+        return False
+    same_text = entry.error is None and live.fingerprint == entry.ref.fingerprint
+    if live.access_id != rule_id(entry.ref.rule):
+        (result.rights if same_text else result.narrowed).append(entry)
+        return False
+    return same_text
+
+
+def _withdraw(again: Mapping[str, Entry], same: set[str], known: Mapping[str, KnownDocument], result: SyncPlan) -> None:
+    """Reject the first entry of each id that came again: to choose one would let whoever adds another change the rule.
+
+    The document stays as it is, but for readers whom one of its entries does not permit.
+    """
+    if not again:
+        return
+    first = [entry for entry in (*result.process, *result.rights) if entry.ref.document_id in again]
+    # What needed nothing was not kept; it is where the ledger says.
+    first += [replace(again[key], ref=replace(again[key].ref, uri=known[key].uri)) for key in same & again.keys()]
+    result.rejected += [replace(entry, error=TWICE) for entry in first]
+    result.narrowed += [entry for entry in result.rights if entry.ref.document_id in again]
+    same.difference_update(again)
+    for entries in (result.process, result.rights, result.relabelled):
+        entries[:] = [entry for entry in entries if entry.ref.document_id not in again]

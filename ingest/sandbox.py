@@ -3,6 +3,11 @@
 The child gets bytes and a name, and answers JSON of plain fields: no pickle, no path, no environment, no network
 (where the kernel lets us take it away). It serves many files; whatever ends it costs the current file only.
 
+Files: by Landlock it reads Python, its libraries and this program's own code, and writes, moves and removes nothing.
+Where the kernel has no Landlock (before Linux 5.13, or switched off) the log says so once, and code that takes over
+the child can read and remove what the service's user can; the limits below hold all the same. Landlock knows nothing
+of modes and owners of files, nor of sockets in the file system; of `truncate` only from Linux 6.2 on.
+
 Limits: address space (baseline after warm-up + `memory_mb`), CPU time, no file writes, few open files, no core dumps,
 and a wall clock in the parent. The number of processes is not limited: `RLIMIT_NPROC` counts a user's threads
 everywhere and would hit the parent too; whatever the child starts dies with its process group.
@@ -12,7 +17,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import json
+import logging
 import os
 import selectors
 import signal
@@ -26,6 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from index.document import Extracted, Page
+from ingest import landlock
 from policies.errors import DocumentRejected, TooLarge, Unavailable, UnsupportedType
 
 if TYPE_CHECKING:
@@ -36,6 +44,13 @@ if TYPE_CHECKING:
 MAX_ANSWER_BYTES = 64_000_000
 START_TIMEOUT_S = 120.0
 FILES_PER_CHILD = 500
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("index", "ingest", "policies")
+"""What the parser imports of this program: beside them lie the ledger and keys of a local installation."""
+SYSTEM_FILES = (
+    *("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/fonts", "/usr/share/zoneinfo"),
+    *("/etc/ld.so.cache", "/etc/localtime", "/dev/urandom"),
+)
 _STDERR_BYTES = 8192
 _HEADER = struct.Struct(">IQ")
 """Before each request: bytes of its JSON head, bytes of the file."""
@@ -60,6 +75,7 @@ class Parser:
         self._target = target
         self._lock = threading.Lock()
         self._child: _Child | None = None
+        self._told = False
 
     def parse(self, data: bytes, name: str) -> Extracted:
         """Extract the text of one file.
@@ -104,6 +120,11 @@ class Parser:
     def _ask_once(self, data: bytes, name: str) -> Any:
         if self._child is None:
             self._child = _Child(self._target, self._settings.memory_mb)
+            if not self._child.confined and not self._told:
+                logging.getLogger(__name__).warning(
+                    "no Landlock in this kernel: the parser's child is not kept from files"
+                )
+                self._told = True
         try:
             answer = self._child.ask(data, name, self._settings.timeout_s)
         except BaseException:
@@ -126,8 +147,7 @@ class _Child:
     """One process: a pipe in, a pipe out, a pipe for its last words."""
 
     def __init__(self, target: str, memory_mb: int) -> None:
-        root = str(Path(__file__).resolve().parent.parent)
-        paths = [root, *(path for path in sys.path if path and Path(path).is_absolute())]
+        paths = [str(ROOT), *(path for path in sys.path if path and Path(path).is_absolute())]
         self.served = 0
         self._stderr = b""
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and code
@@ -147,9 +167,10 @@ class _Child:
             words = self._stderr.decode("utf-8", "replace").strip().split("\n")[-1][:300]
             self.kill()
             raise Unavailable(f"the parser process did not start: {words or error}") from error
-        if ready != {"ready": True}:
+        if not isinstance(ready, dict) or ready.get("ready") is not True:
             self.kill()
             raise Unavailable(f"the parser process did not start: {str(ready)[:300]}")
+        self.confined = ready.get("confined") is True
 
     @property
     def _pipes(self) -> tuple[BinaryIO, BinaryIO, BinaryIO]:
@@ -296,11 +317,13 @@ def serve(target: str, memory_mb: int) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     _leave_network()
     module, _, function = target.partition(":")
+    size = os.open("/proc/self/statm", os.O_RDONLY) if sys.platform == "linux" else None  # it is out of reach soon
+    confined = _leave_files(module)
     parse: Callable[[bytes, str], Extracted] = getattr(importlib.import_module(module), function)
     if target == "ingest.parsing:parse":
         _warm_up(parse)
-    _limit(memory_mb)
-    _send(answers, {"ready": True})
+    _limit(memory_mb, size)
+    _send(answers, {"ready": True, "confined": confined})
     while header := requests.read(_HEADER.size):
         head_size, size = _HEADER.unpack(header)
         head = json.loads(requests.read(head_size))
@@ -369,10 +392,21 @@ def _leave_network() -> None:
     library.prctl(no_new_privileges, 1, 0, 0, 0)
 
 
-def _limit(memory_mb: int) -> None:
+def _leave_files(module: str) -> bool:
+    """Keep nothing but code and libraries. Before they are loaded: their threads would go on as they are."""
+    found = importlib.util.find_spec(module)
+    own = [Path(found.origin).parent] if found and found.origin else []
+    libraries = [Path(path) for path in (sys.prefix, sys.base_prefix, sys.exec_prefix)]
+    libraries += [Path(path) for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    libraries += [Path(path) for path in os.environ.get("LD_LIBRARY_PATH", "").split(":") if path]
+    readable = [*own, *(ROOT / room for room in ROOMS), *libraries, *map(Path, SYSTEM_FILES)]
+    return landlock.confine(readable, listable=[ROOT])
+
+
+def _limit(memory_mb: int, size: int | None) -> None:
     import resource
 
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) if sys.platform == "linux" else 0
+    pages = 0 if size is None else int(os.read(size, 200).split()[0])
     baseline = pages * resource.getpagesize()
     if baseline:
         limit = baseline + memory_mb * 1_048_576

@@ -16,13 +16,14 @@ from index.document import Chunk, DocumentRef, Extracted, Vector
 from index.embedding_cache import text_hash
 from index.ledger import Ledger
 from index.ledger_records import NewVersion, RowsToRepoint, WrittenVersion
-from index.vectors import SCHEMA_VERSION, ChunkRow, VectorStore
+from index.vectors import MAX_TEXT_BYTES, SCHEMA_VERSION, ChunkRow, VectorStore
 from ingest.chunking import CHUNKER_VERSION, Chunker
 from ingest.listing import Entry, read
 from ingest.report import Outcome
 from ingest.sandbox import Parser
 from policies.access import AccessRule
 from policies.errors import DocumentRejected, RayragError, SourceUnavailable, TooLarge, Unavailable, UnsupportedType
+from policies.principals import EVERYONE
 
 BAD_DOCUMENT = (DocumentRejected, TooLarge, UnsupportedType, SourceUnavailable)
 
@@ -83,7 +84,10 @@ class Preparation:
     def __call__(self, entry: Entry, owner: str | None = None, data: bytes | None = None) -> Prepared | Outcome:
         """Read, parse and chunk. What is wrong with the document becomes its outcome; anything else rises.
 
-        `data`: the content, where the caller has it already.
+        `data`: the content, where the caller has it already. The attempt is counted first, for a document may take
+        the process with it. It is given back as soon as the document stood it, so that nothing which happens later
+        counts against it, and where it failed for a reason outside of it. An error that nobody foresaw counts: the
+        likeliest cause is the document.
         """
         ref = entry.ref
         attempt = self._ledger.begin_attempt(ref, self._max_attempts)
@@ -91,10 +95,18 @@ class Preparation:
             tried = f"given up after {self._max_attempts} attempts; see the dead letters"
             return quarantined(ref, DocumentRejected(tried))
         try:
-            return self._prepare(entry, owner, data)
+            prepared = self._prepare(entry, owner, data)
         except BAD_DOCUMENT as error:
             self._ledger.reject(ref, error.detail, attempt)
+            if isinstance(error, SourceUnavailable):
+                self._ledger.give_back_attempt(ref)
             return quarantined(ref, error)
+        except Unavailable:
+            self._ledger.give_back_attempt(ref)
+            raise
+        if isinstance(prepared, Prepared):
+            self._ledger.give_back_attempt(ref)
+        return prepared
 
     def _prepare(self, entry: Entry, owner: str | None, given: bytes | None) -> Prepared | Outcome:
         ref = entry.ref
@@ -111,6 +123,9 @@ class Preparation:
         chunks = self._chunker.split(extracted)
         if not chunks:
             raise DocumentRejected("no text in it")
+        if any(len(chunk.text.encode("utf-8", "replace")) > MAX_TEXT_BYTES for chunk in chunks):
+            # Passages are measured in tokens, and white space has none: the store would refuse the whole batch.
+            raise DocumentRejected(f"over {MAX_TEXT_BYTES} bytes of it hold hardly a word")
         return Prepared(ref, extracted.title or ref.title, content_hash, chunks, owner)
 
     def _content(self, entry: Entry) -> bytes:
@@ -175,6 +190,28 @@ def change_rights(document_id: str, rule: AccessRule, ledger: Ledger, store: Vec
     change = ledger.set_rule(document_id, rule)
     if change.version is not None and change.new_access_id != change.old_access_id:
         repoint(RowsToRepoint(document_id, change.version, change.chunk_count, change.new_access_id), ledger, store)
+
+
+def narrow_rights(document_id: str, rule: AccessRule, ledger: Ledger, store: VectorStore) -> None:
+    """Take a live document from the readers whom `rule` does not permit, and give it to nobody."""
+    stored = ledger.document(document_id)
+    if stored is None or stored.version is None:
+        return
+    held = ledger.rule(stored.access_id)
+    kept = _narrowed(held, rule)
+    if kept != held:
+        change_rights(document_id, kept, ledger, store)
+
+
+def _narrowed(held: AccessRule, rule: AccessRule) -> AccessRule:
+    """A rule that permits only whom both permit: by the names that both allow, so it may permit fewer."""
+    if EVERYONE in rule.allow:
+        allow = held.allow
+    elif EVERYONE in held.allow:
+        allow = rule.allow
+    else:
+        allow = held.allow & rule.allow
+    return AccessRule(allow, held.deny | rule.deny)
 
 
 def repoint(rows: RowsToRepoint, ledger: Ledger, store: VectorStore) -> None:

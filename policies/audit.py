@@ -12,8 +12,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -186,36 +187,45 @@ class AuditLog:
             raise Unavailable("The audit record cannot be read.") from error
 
     def verify(self) -> Verdict:
-        """Check every record, the chain, and the checkpoints with their signatures (where there is a signing key)."""
-        try:
-            with self._engine.connect() as connection:
-                checkpoints = self._checkpoints(connection)
-                with closing(_stored(connection)) as rows:
-                    return verdict_of(rows, checkpoints, self._public_key())
-        except SQLAlchemyError as error:
-            raise Unavailable("The audit record cannot be read.") from error
+        """Check every record, the chain, and the checkpoints with their signatures (where there is a signing key).
+
+        A database that somebody emptied as a whole, checkpoints and all, or took back to an earlier checkpoint, looks
+        like a younger one: from inside, nothing is missing. Only an export that is kept elsewhere uncovers that
+        (`audit_chain.verify_export` with `since`).
+        """
+        return self._walked()[0]
 
     def checkpoint(self) -> Checkpoint | None:
-        """Sign the newest record. None where there is no record, or no signing key."""
+        """Verify the record, then sign its newest line. None where there is no record, or no signing key.
+
+        Raises `ConfigurationError` where the record does not hold or no longer reaches its last checkpoint: what was
+        cut or made anew must not get a signature.
+        """
+        verdict, head = self._walked()
+        if not verdict.ok:
+            raise ConfigurationError(
+                f"The audit record is not signed, because record {verdict.first_bad} is not as it was: "
+                f"{verdict.reason}. Keep the database as it is, and compare it with an earlier export."
+            )
+        if verdict.count == 0 or self._signing_key is None:
+            return None
+        draft = Checkpoint(verdict.count, _now(), head, "")
+        signed = replace(draft, signature=self._signing_key.sign(draft.signed).hex())
         try:
             with self._writer.begin() as connection:
-                sequence, head = _head(connection)
+                _head(connection)  # one at a time
                 known = {found.sequence: found for found in self._checkpoints(connection)}
-                if sequence in known or self._signing_key is None or sequence == 0:
-                    return known.get(sequence)
-                draft = Checkpoint(sequence, _now(), head, "")
-                signature = self._signing_key.sign(draft.signed).hex()
-                signed = Checkpoint(draft.sequence, draft.time, draft.hash, signature)
-                connection.execute(
-                    insert(_checkpoints),
-                    {"sequence": sequence, "time": signed.time, "hash": head, "signature": signature},
-                )
-                return signed
+                if signed.sequence not in known:
+                    connection.execute(insert(_checkpoints), asdict(signed))
+                return known.get(signed.sequence, signed)
         except SQLAlchemyError as error:
             raise Unavailable("The audit record cannot be written.") from error
 
     def export(self, file: Path) -> int:
-        """Write all records and the signed checkpoints, one JSON object a line. Returns the number of records."""
+        """Write all records and the signed checkpoints, one JSON object a line. Returns the number of records.
+
+        Raises `ConfigurationError`, as `checkpoint` does, before anything is written.
+        """
         latest = self.checkpoint()
         count = 0
         try:
@@ -238,6 +248,24 @@ class AuditLog:
         if key is None:
             raise ConfigurationError("this audit record has no signing key")
         return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+    def _walked(self) -> tuple[Verdict, str]:
+        """Check the whole record, and give its last hash with the verdict."""
+        head = GENESIS
+
+        def noting(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+            nonlocal head
+            for columns in rows:
+                head = columns["hash"]
+                yield columns
+
+        try:
+            with self._engine.connect() as connection:
+                checkpoints = self._checkpoints(connection)
+                with closing(_stored(connection)) as rows:
+                    return verdict_of(noting(rows), checkpoints, self._public_key()), head
+        except SQLAlchemyError as error:
+            raise Unavailable("The audit record cannot be read.") from error
 
     def _public_key(self) -> Ed25519PublicKey | None:
         return self._signing_key.public_key() if self._signing_key else None

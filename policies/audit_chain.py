@@ -1,8 +1,8 @@
 """What stands on the audit record, its one spelling, and the proof that it still stands as it was written.
 
 Each record's hash covers all its fields and the hash before it, so that a record which is changed, moved,
-removed or slipped in breaks the chain at its place. A chain that is cut at its end, or made anew as a whole,
-is still a chain: signed checkpoints, exported and kept elsewhere, uncover that.
+removed or slipped in breaks the chain at its place. A chain that is cut at its end, emptied, or made anew as a
+whole, is still a chain: signed checkpoints, exported and kept elsewhere, uncover that.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import islice
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any, Literal
@@ -172,7 +173,7 @@ def _json_text(name: str, value: Any) -> str:
 def verdict_of(
     found: Iterable[Mapping[str, Any] | None], checkpoints: Sequence[Checkpoint], key: Ed25519PublicKey | None
 ) -> Verdict:
-    """Walk the chain. `found`: rows as they are stored, None for what is no record at all."""
+    """Walk the chain. `found`: rows as they are stored, None for what is no record at all. No record at all holds."""
     signed = {checkpoint.sequence: checkpoint.hash for checkpoint in checkpoints}
     count, previous = 0, GENESIS
     for columns in found:
@@ -222,13 +223,36 @@ def public_key(path: Path) -> Ed25519PublicKey:
     return key
 
 
-def verify_export(path: Path, key: Ed25519PublicKey | None = None) -> Verdict:
+def verify_export(path: Path, key: Ed25519PublicKey | None = None, since: Path | None = None) -> Verdict:
     """Check an exported record without any database: each line byte by byte, the chain, and its end.
 
-    With `key`, the export must end in a checkpoint which that key signed over its last record; without, the
-    signatures are not checked and an export whose end was cut off, checkpoints and all, passes. Raises
-    `ConfigurationError` for a file that cannot be read.
+    With `key`, the export must end in a checkpoint which that key signed over its last record, so that an empty one
+    does not pass; without, the signatures are not checked and an export whose end was cut off, checkpoints and all,
+    passes. With `since`, an earlier export, it must hold that one's last record: the export of a database that was
+    emptied or taken back in between does not. Raises `ConfigurationError` for a file that cannot be read, and for an
+    earlier export that does not hold itself.
     """
+    verdict = _verified(path, key)
+    if since is None or not verdict.ok:
+        return verdict
+    earlier = _verified(since, key)
+    if not earlier.ok:
+        raise ConfigurationError(f"{since} does not hold itself: record {earlier.first_bad}: {earlier.reason}")
+    if _hash_at(path, earlier.count) == _hash_at(since, earlier.count):
+        return verdict
+    first_bad = min(earlier.count, verdict.count + 1)
+    return Verdict(False, verdict.count, first_bad, "the earlier export's last record is not in it")
+
+
+def _hash_at(path: Path, sequence: int) -> str | None:
+    """Give a record's hash, None where there is none. In an export that holds, record n stands on line n."""
+    with path.open("rb") as file:
+        line = next(islice(file, sequence - 1, None), b"") if sequence else b""
+    columns = _columns_of(line)
+    return str(columns["hash"]) if columns else None
+
+
+def _verified(path: Path, key: Ed25519PublicKey | None) -> Verdict:
     try:
         with path.open("rb") as file:
             checkpoints = [found for line in file if isinstance(found := _checkpoint_of(line), Checkpoint)]
@@ -237,7 +261,7 @@ def verify_export(path: Path, key: Ed25519PublicKey | None = None) -> Verdict:
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror or error}") from error
     covered = checkpoints[-1].sequence if checkpoints else 0
-    if verdict.ok and key is not None and covered != verdict.count:
+    if verdict.ok and key is not None and (covered == 0 or covered != verdict.count):
         return Verdict(False, verdict.count, covered + 1, "no signed checkpoint covers it")
     return verdict
 

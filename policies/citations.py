@@ -8,6 +8,7 @@ that does not hold is taken out, so that a reader can trust those which are left
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ MIN_SUPPORT = 0.34
 """The share of a statement's words that its passage must hold: about every third, since a model paraphrases."""
 MAX_RANGE = 50
 MAX_QUOTE_CHARS = 600
+LONG_CHARS = 2_000
 
 _NUMBERS = r"\^?\d{1,4}(?:\s*[-\u2013]\s*\d{1,4})?"
 _LIST = rf"{_NUMBERS}(?:\s*[,;]\s*{_NUMBERS})*"
@@ -115,12 +117,17 @@ class CitationChecker:
         self._passages = [_Passage(item) for item in evidence]
         self._min_support = min_support
         self._pending = ""
+        self._look_at = 0
         self._places: dict[tuple[int, int, int], int] = {}
 
     def feed(self, piece: str) -> str:
         """Take the next piece of the answer. Returns the text that is checked by now, possibly none."""
         self._pending += piece
+        if len(self._pending) < self._look_at:
+            return ""
         cut = _safe_cut(self._pending)
+        # What grows long without a place to cut, such as a code block, is looked at ever less often: time stays linear.
+        self._look_at = 0 if cut or len(self._pending) < LONG_CHARS else len(self._pending) * 9 // 8
         ready, self._pending = self._pending[:cut], self._pending[cut:]
         return self._checked(ready)
 
@@ -203,16 +210,13 @@ class _Group:
 
 
 def _groups(text: str) -> Iterator[_Group]:
-    code = [match.span() for match in _CODE.finditer(text)]
-    found = [
-        match
-        for match in _MARKS.finditer(text)
-        if not any(start <= match.start() < end for start, end in code) and not _is_index(text, match)
-    ]
+    code = _Code(text)
+    found = [match for match in _MARKS.finditer(text) if match.start() not in code and not _is_index(text, match)]
+    ends = [match.end() for match in _sentence_ends(text)] if found else []
     previous = 0
     for place, match in enumerate(found):
         follows = found[place + 1].start() if place + 1 < len(found) else len(text)
-        claims = _claims(text, previous, match.start(), match.end(), follows)
+        claims = _claims(text, ends, previous, match.start(), match.end(), follows)
         yield _Group(match.start(), match.end(), tuple(_numbers(match.group())), claims)
         previous = match.end()
 
@@ -240,11 +244,16 @@ def _numbers(marks: str) -> Iterator[int]:
                 yield from (first, *last)
 
 
-def _claims(text: str, previous: int, start: int, end: int, follows: int) -> tuple[str, ...]:
-    """Give the readings: what stands since the last mark, the sentence so far, and what follows a leading mark."""
-    ends = [match.end() for match in _sentence_ends(text[:start].rstrip(" \t"))]
-    written = len(text[:start].rstrip())
-    begins = max((place for place in ends if place < written), default=0)
+def _claims(text: str, ends: Sequence[int], previous: int, start: int, end: int, follows: int) -> tuple[str, ...]:
+    """Give the readings: what stands since the last mark, the sentence so far, and what follows a leading mark.
+
+    `ends`: where the text's sentences end, ascending.
+    """
+    written = start
+    while written and text[written - 1].isspace():
+        written -= 1
+    before = bisect_left(ends, written)
+    begins = ends[before - 1] if before else 0
     sentence = _MARKS.sub(" ", text[begins:start])
     since = text[max(begins, previous) : start]
     readings = [since, sentence] if _words(since) else [sentence]
@@ -302,27 +311,43 @@ def _words(text: str) -> frozenset[str]:
 
 
 def _without_definitions(text: str) -> str:
-    code = [match.span() for match in _CODE.finditer(text)]
+    code = _Code(text)
+    return _DEFINITION.sub(lambda match: match.group() if match.start() in code else "", text)
 
-    def replaced(match: re.Match[str]) -> str:
-        return match.group() if any(start <= match.start() < end for start, end in code) else ""
 
-    return _DEFINITION.sub(replaced, text)
+class _Code:
+    """Where code stands in a text; `place in code`."""
+
+    def __init__(self, text: str) -> None:
+        spans = [match.span() for match in _CODE.finditer(text)]
+        self._starts, self._ends = [start for start, _ in spans], [end for _, end in spans]
+
+    def __contains__(self, place: int) -> bool:
+        before = bisect_right(self._starts, place)
+        return before > 0 and place < self._ends[before - 1]
 
 
 def _safe_cut(text: str) -> int:
     """Find the end of the last sentence that nothing after it can change, or 0."""
+    fence = len(text)
     for match in reversed(list(_sentence_ends(text))):
-        cut = match.end() + len(text[match.end() :]) - len(text[match.end() :].lstrip())
+        cut = match.end()
+        while cut < len(text) and text[cut].isspace():
+            cut += 1
         # A mark that follows belongs to the sentence; a number may be a list's; code must be whole.
-        if cut == len(text) or text[cut] in "[\u3010`~" or text[cut].isdigit():
+        if cut >= fence or text[cut] in "[\u3010`~" or text[cut].isdigit():
             continue
         head = text[:cut]
-        if "`" not in head.rpartition("\n")[2] and not _open_fence(head):
+        if "`" in head[head.rfind("\n") + 1 :]:
+            continue
+        fence = _open_fence(head)
+        if fence == cut:
             return cut
     return 0
 
 
-def _open_fence(text: str) -> bool:
+def _open_fence(text: str) -> int:
+    """Find where the fenced code begins that the text ends in; its length where it ends in none."""
     blocks = list(_CODE.finditer(text))
-    return bool(blocks) and blocks[-1].group("fence") is not None and blocks[-1].end() == len(text)
+    opened = bool(blocks) and blocks[-1].group("fence") is not None and blocks[-1].end() == len(text)
+    return blocks[-1].start() if opened else len(text)

@@ -9,10 +9,9 @@ from pathlib import Path
 import yaml
 
 from policies.errors import ConfigurationError, Forbidden
-from policies.principals import Principal
+from policies.principals import Principal, bare_name
 
 _PERMISSION = re.compile(r"\*|[a-z][a-z0-9_-]*(:[a-z][a-z0-9_-]*)+|[a-z][a-z0-9_-]*(:[a-z][a-z0-9_-]*)*:\*")
-_ROLE = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
 _DEFAULTS = Path(__file__).with_name("roles.yaml")
 
 
@@ -20,7 +19,7 @@ class Roles:
     """The permissions of every known role. A role that is not known gives none."""
 
     def __init__(self, permissions: Mapping[str, Sequence[str]]) -> None:
-        self._permissions = {role: _checked(role, granted) for role, granted in permissions.items()}
+        self._permissions = {_role(role): _checked(role, granted) for role, granted in permissions.items()}
 
     @classmethod
     def load(cls, extra: Mapping[str, Sequence[str]] | None = None) -> Roles:
@@ -58,9 +57,16 @@ class Roles:
         raise Forbidden(f"This needs the permission {' or '.join(permissions)}.")
 
 
-def _checked(role: object, granted: object) -> frozenset[str]:
-    if not isinstance(role, str) or not _ROLE.fullmatch(role):
-        raise ConfigurationError(f"identity.roles: '{str(role)[:64]}' is no role name")
+def _role(role: object) -> str:
+    if not isinstance(role, str):
+        raise ConfigurationError(f"identity.roles: {role!a} is no role name: it is no text")
+    try:
+        return bare_name(role)
+    except ValueError as error:
+        raise ConfigurationError(f"identity.roles: {role[:64]!a} is no role name: {error}") from error
+
+
+def _checked(role: str, granted: object) -> frozenset[str]:
     if isinstance(granted, str) or not isinstance(granted, Sequence):
         raise ConfigurationError(f"identity.roles.{role}: give a list of permissions")
     for permission in granted:

@@ -6,6 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +161,84 @@ def test_an_exported_record_is_signed_to_its_end(
     record.write_text("".join(record.read_text().splitlines(keepends=True)[:2]))  # the end is gone, signature and all
     assert run(monkeypatch, *signed, "key.pem") == 1
     assert "no signed checkpoint covers it" in capsys.readouterr().err
+
+
+def test_an_export_is_compared_with_an_earlier_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    from policies.audit import AuditLog
+    from policies.audit_chain import AuditIntent
+
+    for name, count in (("first", 3), ("another", 5)):
+        log = AuditLog(f"sqlite:///{elsewhere}/{name}/audit.sqlite")
+        for number in range(count):
+            log.intent(AuditIntent(str(number), "ada", "acme", "query", "1"))
+        log.close()
+        where = ["--config", CONFIG, "--data-dir", str(elsewhere / name)]
+        assert run(monkeypatch, "audit", "export", f"{name}.jsonl", *where) == 0
+
+    compare = ("audit", "verify", "--export", "another.jsonl", "--since")
+    assert run(monkeypatch, *compare, "another.jsonl") == 0
+    assert run(monkeypatch, *compare, "first.jsonl") == 1
+    assert "Record 3 is the first bad one: the earlier export's last record is not in it" in capsys.readouterr().err
+    assert run(monkeypatch, "audit", "verify", "--since", "first.jsonl") == 1
+    assert "give the later one with --export" in capsys.readouterr().err
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2Jfine\r\x9b31m \u202etext\u2066\ud800"
+
+
+@pytest.fixture
+def hostile_service() -> Iterator[str]:
+    """A service whose documents carry what a terminal would obey."""
+    citation = {"n": 1, "title": f"{HOSTILE}\nline", "uri": HOSTILE, "page": None}
+    answer = {"answer": f"{HOSTILE}\n\ttwo [1]", "citations": [citation], "degraded": []}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(422 if asked["question"] == "refuse" else 200)
+            self.end_headers()
+            if asked["question"] == "refuse":
+                self.wfile.write(json.dumps({"detail": HOSTILE}).encode())
+            elif asked.get("stream"):
+                token = json.dumps({"text": answer["answer"]})
+                done = json.dumps(answer)
+                self.wfile.write(f"event: token\ndata: {token}\n\nevent: done\ndata: {done}\n\n".encode())
+            else:
+                self.wfile.write(json.dumps(answer).encode())
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("options", [[], ["--stream"], ["--json"]], ids=["whole", "streamed", "json"])
+def test_what_documents_say_is_shown_and_not_obeyed(
+    options: list[str], hostile_service: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "ask", "why?", "--token", "x", "--url", hostile_service, *options) == 0
+
+    out = capsys.readouterr().out
+    assert not [letter for letter in out if letter not in "\n\t" and not letter.isprintable()], ascii(out)
+    if options == ["--json"]:
+        assert json.loads(out)["citations"][0]["uri"] == HOSTILE
+    else:
+        assert out == "]0;owned[2Jfine31m text\n\ttwo [1]\n" + "[1] ]0;owned[2Jfine 31m text line: " + (
+            "]0;owned[2Jfine31m text\n"
+        )
+
+
+def test_a_services_refusal_is_shown_and_not_obeyed(
+    hostile_service: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "ask", "refuse", "--token", "x", "--url", hostile_service) == 1
+    assert capsys.readouterr().err == "]0;owned[2Jfine31m text\n"
 
 
 def test_no_dead_letters_is_an_empty_list(

@@ -68,6 +68,11 @@ def test_the_directories_are_for_this_user_only(tmp_path: Path) -> None:
     assert modes == {"data": 0o700, "secrets": 0o700, "logs": 0o700}
 
 
+def test_a_data_directory_never_travels_with_a_job(tmp_path: Path) -> None:
+    prepare_directory(tmp_path / "data")
+    assert (tmp_path / "data" / ".gitignore").read_text() == "*\n"
+
+
 def test_a_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
 

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from cluster.local import down, stop
-from cluster.processes import MILVUS, alive, exposed, mark, ray_processes, stop_ray, table
+from cluster.processes import MARK, MILVUS, alive, exposed, mark, ray_processes, stop_ray, table
 from cluster.state import Ports, StartedProcess, State, read_state
 from policies.errors import ConfigurationError
 
@@ -42,8 +43,12 @@ LISTENER = (
 def start() -> Iterator[Start]:
     started: list[subprocess.Popen[bytes]] = []
 
-    def run(code: str, *arguments: str) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE)
+    def run(
+        code: str, *arguments: str, of: State | None = None, title: str = sys.executable
+    ) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, **({MARK: of.ray_temp} if of else {})}
+        command = [title, "-c", code, *arguments]
+        process = subprocess.Popen(command, executable=sys.executable, stdout=subprocess.PIPE, env=environment)
         started.append(process)
         return process
 
@@ -75,9 +80,12 @@ def marked(name: str, process: subprocess.Popen[bytes]) -> StartedProcess:
     return found
 
 
-def test_whoever_writes_below_rays_directory_is_ended_and_nobody_else(state: State, start: Start) -> None:
-    ours, other = start(HOLDER, f"{state.ray_temp}/log"), start(SLEEP)
-    said(ours)
+def ended(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_what_carries_this_rays_mark_is_ended_and_nobody_else(state: State, start: Start) -> None:
+    ours, other = start(SLEEP, of=state), start(SLEEP)
 
     assert [process.pid for process in ray_processes(state)] == [ours.pid]
     assert stop(state) == 1
@@ -86,21 +94,66 @@ def test_whoever_writes_below_rays_directory_is_ended_and_nobody_else(state: Sta
     assert other.poll() is None
 
 
+def test_who_looks_at_rays_logs_is_left_alone(state: State, start: Start) -> None:
+    reader = start(HOLDER, f"{state.ray_temp}/log")
+    said(reader)
+
+    assert ray_processes(state) == []
+    assert stop(state) == 0
+
+    assert reader.poll() is None
+
+
+@pytest.mark.parametrize("title", ["ray::IDLE", "ray-dashboard-JobHead-0"])
+def test_rays_own_are_known_by_title_and_log_where_the_title_covers_the_mark(
+    state: State, start: Start, title: str
+) -> None:
+    ours, elsewhere = (start(HOLDER, f"{place}/log", title=title) for place in (state.ray_temp, state.data_dir))
+    said(ours), said(elsewhere)
+
+    assert [process.pid for process in ray_processes(state)] == [ours.pid]
+
+
 def test_a_neighbour_whose_directory_only_starts_alike_is_left_alone(state: State, start: Start) -> None:
-    neighbour = start(HOLDER, f"{state.ray_temp}2")
-    said(neighbour)
+    neighbours = [start(SLEEP, of=replace(state, ray_temp=f"{state.ray_temp}2"))]
+    neighbours += [start(HOLDER, f"{state.ray_temp}2", title="ray::IDLE")]
+    said(neighbours[1])
 
     stop(state)
 
-    assert neighbour.poll() is None
+    assert [neighbour.poll() for neighbour in neighbours] == [None, None]
+
+
+def test_without_a_directory_nobody_is_ended_but_who_was_noted(state: State, start: Start) -> None:
+    nowhere = replace(state, ray_temp="")
+    noted, marked_empty = start(SLEEP), start(SLEEP, of=nowhere)
+
+    assert ray_processes(nowhere) == []
+    assert [process.pid for process in ray_processes(nowhere.having(marked("raylet", noted)))] == [noted.pid]
+    assert marked_empty.poll() is None
 
 
 def test_children_end_with_their_parents(state: State, start: Start) -> None:
-    child = psutil.Process(int(said(start(PARENT, f"{state.ray_temp}/log"))))
+    parent = start(PARENT, f"{state.data_dir}/log")
+    child = psutil.Process(int(said(parent)))
+
+    state.having(marked("raylet", parent)).save()
 
     stop(state)
 
-    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    assert ended(child)
+
+
+def test_workers_end_also_when_their_parents_died(state: State, start: Start) -> None:
+    parent = start(PARENT, f"{state.ray_temp}/log", of=state)
+    child = psutil.Process(int(said(parent)))
+    state.having(marked("raylet", parent)).save()
+    parent.kill()
+    parent.wait()
+
+    assert stop(state) == 1
+
+    assert ended(child)
 
 
 def test_who_ignores_sigterm_is_killed(state: State, start: Start) -> None:
@@ -148,7 +201,7 @@ def test_a_later_process_with_the_same_id_is_not_ours(state: State, start: Start
 
 
 def test_half_dead_is_no_obstacle_and_the_state_is_forgotten(state: State, start: Start, tmp_path: Path) -> None:
-    dead, living = start(SLEEP), start(HOLDER, f"{state.ray_temp}/log")
+    dead, living = start(SLEEP), start(HOLDER, f"{state.ray_temp}/log", of=state)
     said(living)
     both = state.having(marked("gcs_server", dead), marked("raylet", living))
     dead.kill()
@@ -161,7 +214,7 @@ def test_half_dead_is_no_obstacle_and_the_state_is_forgotten(state: State, start
 
 
 def test_the_table_has_memory_and_addresses(state: State, start: Start) -> None:
-    port = said(start(LISTENER, f"{state.ray_temp}/log"))
+    port = said(start(LISTENER, f"{state.ray_temp}/log", of=state))
 
     (row,) = table(state)
 

@@ -149,6 +149,17 @@ def test_vectors_of_one_call_survive_the_next(embedder: Embedder) -> None:
     assert np.array_equal(first.dense, kept[1])
 
 
+def test_streams_change_no_vector(embedder: Embedder) -> None:
+    texts = [" ".join(["keel", "rudder", "anchor", "sail"][n % 4 :] * (n % 9 + 1)) for n in range(25)]
+    several = Embedder(EmbeddingSettings(batch_size=3), device="cpu", streams=2)
+    assert several._encoder.streams == 2
+
+    one, two = embedder.encode(texts), several.encode(texts)
+
+    assert np.allclose(one.dense, two.dense, atol=1e-5)
+    assert [len(tokens) for tokens in one.tokens or []] == [len(tokens) for tokens in two.tokens or []]
+
+
 def test_no_texts_give_no_vectors(embedder: Embedder) -> None:
     assert embedder.encode([]).dense.shape == (0, 384)
     assert embedder.encode_query([]).tokens == []

@@ -320,6 +320,25 @@ def test_attempts_are_counted_and_end_in_the_dead_letters(ledger: Ledger) -> Non
     assert "3 attempts" in letter.reason
 
 
+def test_attempt_that_is_given_back_does_not_count(ledger: Ledger) -> None:
+    ref = make_ref()
+    for _ in range(5):
+        assert ledger.begin_attempt(ref, 3) == 1
+        ledger.give_back_attempt(ref)
+    assert [ledger.begin_attempt(ref, 3) for _ in range(4)] == [1, 2, 3, None]
+    assert len(ledger.dead_letters()) == 1
+
+
+def test_attempt_of_other_content_is_not_given_back(ledger: Ledger) -> None:
+    ledger.give_back_attempt(make_ref())
+    ledger.begin_attempt(make_ref(), 3)
+    ledger.give_back_attempt(make_ref(fingerprint="mtime-0"))
+    assert ledger.begin_attempt(make_ref(), 3) == 2
+    for _ in range(5):
+        ledger.give_back_attempt(make_ref())
+    assert ledger.begin_attempt(make_ref(), 3) == 1, "none is given back that was not begun"
+
+
 def test_reason_of_a_parser_is_kept_when_attempts_run_out(ledger: Ledger) -> None:
     ref = make_ref()
     ledger.begin_attempt(ref, 1)

@@ -328,6 +328,20 @@ def test_edits_anywhere_stay_local() -> None:
         "- " * 60_000,
         "```\n" * 20_000,
         "a. B" * 50_000,
+        "# " + "*a " * 300_000,
+        ("# " + "*a " * 300 + "\n\n") * 1_000,
+        "# a" + " " * 1_000_000 + "b",
+        "# a" + " #" * 150_000 + "b",
+        "# " + "a" * 500_000 + "\n\n" + "word " * 100_000,
+        "# " + "[" * 1_000_000,
+        "# " + "[a](" * 250_000,
+        "=" * 1_000_000 + " " * 10 + "x",
+        "a.\n" + "=" * 500_000 + " " * 500_000 + "x",
+        ". " + " " * 1_000_000 + "a",
+        "." * 1_000_000 + " a",
+        " " * 1_000_000 + "1" * 1_000_000,
+        "`" * 1_000_000,
+        "b" + "\u0301" * 60_000,
     ],
     ids=[
         "prose",
@@ -341,6 +355,20 @@ def test_edits_anywhere_stay_local() -> None:
         "dashes",
         "fences",
         "dots",
+        "marks in one heading",
+        "marks in headings",
+        "blanks in a heading",
+        "hashes in a heading",
+        "long heading",
+        "brackets in a heading",
+        "links in a heading",
+        "underline",
+        "underline and blanks",
+        "blanks behind a dot",
+        "only dots",
+        "blanks and digits",
+        "backticks",
+        "combining marks",
     ],
 )
 def test_time_is_linear(text: str) -> None:
@@ -349,5 +377,6 @@ def test_time_is_linear(text: str) -> None:
     chunks = chunker.split(Extracted(text, markdown=True))
     spent = time.process_time() - begin
     assert chunks
-    assert all(len(chunk.text) < 20_000 for chunk in chunks)
+    assert "".join(text.split()) == "".join("".join(chunk.text for chunk in chunks).split())
+    assert all(len("".join(chunk.text.split())) < 20_000 for chunk in chunks if "\u0301" not in chunk.text)
     assert spent < 2 + len(text) / 1_000_000

@@ -7,8 +7,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from ingest.listing import Entry, list_source, read
-from policies.access import AccessRule
+from ingest.listing import Entry, _is_link, list_source, read
+from policies.access import NOBODY, AccessRule
 from policies.errors import ConfigurationError, DocumentRejected, SourceUnavailable, TooLarge
 
 DEFAULT = AccessRule.of(["group:all"])
@@ -133,7 +133,7 @@ def test_acl_file_in_a_folder_is_named_in_the_error(tmp_path: Path) -> None:
         listed(tmp_path)
 
 
-def test_links_stay_inside_the_source(tmp_path: Path) -> None:
+def test_no_link_is_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret.md").write_text("secret")
@@ -145,13 +145,69 @@ def test_links_stay_inside_the_source(tmp_path: Path) -> None:
     (root / "file-in.md").symlink_to(root / "real" / "a.md")
     (root / "dir-in").symlink_to(root / "real")
     (root / "loop").symlink_to(root)
+    (root / "circle").symlink_to("circle")
     (root / "broken.md").symlink_to(root / "none.md")
     found = by_id(root)
     assert found["file-out.md"].error == found["dir-out"].error == "points outside the source"
-    assert found["file-out.md"].location is None
+    assert found["file-in.md"].error == "a link; its target is listed where it is"
     assert found["broken.md"].error == "a link to nothing"
-    assert set(found) == {"real/a.md", "file-in.md", "file-out.md", "dir-out", "broken.md"}
-    location = found["file-in.md"].location
+    assert found["circle"].error == "cannot be read: Too many levels of symbolic links"
+    assert set(found) == {"real/a.md", "file-in.md", "file-out.md", "dir-out", "broken.md", "circle"}
+    assert [name for name, entry in found.items() if entry.location or entry.inline] == ["real/a.md"]
+
+
+def test_a_link_publishes_nobody_elses_file(tmp_path: Path) -> None:
+    for folder in ("public", "secret"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "secret" / "pay.txt").write_text("secret")
+    rows(tmp_path / "secret" / "pay.jsonl", {"id": "1", "text": "secret"})
+    (tmp_path / "acl.yaml").write_text(
+        "- {path: 'public/**', allow: [everyone]}\n- {path: 'secret/**', allow: ['group:hr']}"
+    )
+    for name in ("pay.txt", "pay.jsonl"):
+        (tmp_path / "public" / name).symlink_to(f"../secret/{name}")
+    shown = [e for e in listed(tmp_path) if e.ref.rule == AccessRule.of(["everyone"])]
+    assert [e.ref.external_id for e in shown] == ["public/pay.jsonl", "public/pay.txt"]
+    assert all(e.error and e.location is None and e.inline is None for e in shown)
+
+
+def test_the_source_itself_may_be_given_by_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.md").write_text("x")
+    (tmp_path / "folder").symlink_to("real")
+    (tmp_path / "file.md").symlink_to("real/a.md")
+    for uri, name in (("folder", "a.md"), ("file.md", "file.md")):
+        entry = by_id(tmp_path / uri)[name]
+        assert entry.location is not None
+        assert read(entry.location, 10) == b"x"
+
+
+def test_folder_swapped_for_a_link_after_the_listing_is_not_followed(tmp_path: Path) -> None:
+    for folder in ("public", "secret"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.md").write_text(folder)
+    location = by_id(tmp_path)["public/a.md"].location
+    assert location is not None
+    (tmp_path / "public").rename(tmp_path / "was")
+    (tmp_path / "public").symlink_to("secret")
+    with pytest.raises(SourceUnavailable):
+        read(location, 1000)
+
+
+def test_links_of_other_file_systems_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("x")
+    (tmp_path / "link.md").symlink_to("a.md")
+    (tmp_path / "loop").symlink_to(".")
+    info = fsspec.filesystem("file").ls
+    for item in info(str(tmp_path), detail=True):
+        assert _is_link(item) is (item["name"].rpartition("/")[2] != "a.md")
+    assert by_id(f"local://{tmp_path}").keys() == {"a.md", "link.md"}
+
+
+def test_file_whose_name_looks_like_a_url_is_read_from_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "zip::memory:").mkdir()
+    (tmp_path / "zip::memory:" / "a.md").write_text("x")
+    location = listed(tmp_path)[0].location
     assert location is not None
     assert read(location, 10) == b"x"
 
@@ -164,6 +220,39 @@ def test_file_swapped_for_a_link_after_the_listing_is_not_followed(tmp_path: Pat
     (tmp_path / "a.md").symlink_to("/etc/hostname")
     with pytest.raises(SourceUnavailable):
         read(location, 1000)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["pipe", "device", "outside", "large", "folder"])
+def test_acl_file_that_is_no_plain_file_of_the_source_fails_the_run_at_once(tmp_path: Path, kind: str) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "a.md").write_text("x")
+    acl, outside = root / "acl.yaml", tmp_path / "outside"
+    outside.write_text("password: hunter2 {{{ : ]")
+    if kind == "pipe":
+        os.mkfifo(acl)
+    elif kind == "folder":
+        acl.mkdir()
+    elif kind == "large":
+        with acl.open("wb") as stream:
+            stream.truncate(1_000_000_000_000)
+    else:
+        acl.symlink_to("/dev/zero" if kind == "device" else outside)
+    with pytest.raises(ConfigurationError, match=r"^acl\.yaml: ") as caught:
+        listed(root)
+    assert "hunter2" not in caught.value.detail
+
+
+def test_remote_acl_file_is_read_up_to_its_limit() -> None:
+    files = fsspec.filesystem("memory")
+    files.pipe("/rights/a.md", b"x")
+    files.pipe("/rights/acl.yaml", b"#" * 1_000_001)
+    try:
+        with pytest.raises(ConfigurationError, match=r"^acl\.yaml: larger than 1000000 bytes"):
+            listed("memory://rights")
+    finally:
+        files.rm("/rights", recursive=True)
 
 
 def test_pipe_is_an_error_and_does_not_block(tmp_path: Path) -> None:
@@ -254,6 +343,27 @@ def test_bad_row_is_quarantined_with_its_line_and_neighbours_go_on(tmp_path: Pat
     assert error.startswith("line 3: ")
     assert reason in error
     assert entries[1].inline is None
+
+
+@pytest.mark.parametrize(
+    ("row", "readers"),
+    [
+        ({"id": "x", "text": "t", "acl": "everyone"}, NOBODY),
+        ({"id": "x", "text": "t", "acl": ["finance"]}, NOBODY),
+        ({"id": "x", "text": "t", "acls": ["group:hr"]}, NOBODY),
+        ({"id": "x", "text": " ", "acl": ["finance"]}, NOBODY),
+        ({"id": "x", "text": " ", "acl": ["group:hr"]}, AccessRule.of(["group:hr"])),
+        ({"id": "x", "text": 3, "acl": ["group:hr"]}, AccessRule.of(["group:hr"])),
+        ({"id": "x", "text": 3}, DEFAULT),
+        (b"{", NOBODY),
+    ],
+)
+def test_bad_row_carries_the_rule_it_names_and_nobody_where_that_is_in_doubt(
+    tmp_path: Path, row: object, readers: AccessRule
+) -> None:
+    [entry] = listed(rows(tmp_path / "d.jsonl", row))
+    assert entry.error is not None
+    assert entry.ref.rule == readers
 
 
 def test_second_row_with_an_id_is_an_error(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import subprocess
 import sys
+import time
 import zipfile
+from collections.abc import Callable
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -16,7 +19,9 @@ from reportlab.lib import pdfencrypt
 from reportlab.pdfgen.canvas import Canvas
 
 from index.document import Extracted
-from ingest.cleaning import clean, usable_title
+from ingest import parsing
+from ingest import pdf as pdf_reader
+from ingest.cleaning import MAX_MARKS, clean, cut_blocks, first_heading, usable_title
 from ingest.parsing import MAX_ATTACHMENT_DEPTH, parse
 from policies.errors import DocumentRejected, UnsupportedType
 
@@ -409,6 +414,76 @@ def test_csv_without_header_keeps_its_values() -> None:
 )
 def test_junk_titles_are_dropped(title: str | None, kept: str | None) -> None:
     assert usable_title(title) == kept
+
+
+# ---- time ----
+
+SIZE = 100_000
+HOSTILE = [
+    *("<!--", "<", "</", "<a ", "<title>", "<title ", "<pre>", "<pre ", "<textarea>", "<script>", "<style>"),
+    *("<style ", "<svg><style>", "<head>", "<h1>", "<li>", "<li><b>", "</pre ", "</title ", "<p:sldId "),
+    *("<Relationship ", "<p:sp>", "<a:p>", "<p:ph ", "@", "@a{", "@{x{}", "/*", "a{", ".a{display", "{", "}"),
+    *("```x\n", "```\n", "~~~\n", "`", "*", "*a ", "# a\n", "# ", "#", "[", "[a](", "[a](x ", "![a](<", "[a](b(c)"),
+    *('[a](b "', "\\", "[cmt:1", "**ab\n", "**ab ", "**", " ", "\t", "\n", " \n", ">\n", "> ", "=", "-", "---\n"),
+    *("a\n=", "1 ", "1", "a.", ".", "untitled", "\x02 ", "&", "&#"),
+]
+BEGINNINGS = ("# a", "**ab", "a", ">", "---", "```", "<pre", "[a](b")
+SHAPES = [
+    *(piece * (SIZE // len(piece)) + tail for piece in HOSTILE for tail in ("", "x")),
+    *(f"{begin}{' ' * SIZE}{end}" for begin in BEGINNINGS for end in "bx<"),
+    "x" + "\u0301\u0316" * SIZE,
+    ">" + "\n" * SIZE + "<",
+]
+READERS: dict[str, Callable[[str], object]] = {
+    "markdown": parsing._markdown,
+    "generated markdown": parsing._tidy,
+    "slide headings": parsing._bold_headings,
+    "visible text": parsing._visible_text,
+    "style sheets": lambda text: parsing._hidden_selectors(f"<style>{text}</style><style>{text}".encode()),
+    "titles": lambda text: cut_blocks(text, parsing._TITLE_TAG, parsing._closing),
+    "preformatted": lambda text: cut_blocks(text, parsing._PREFORMATTED, parsing._closing),
+    "line wraps": lambda text: parsing._WRAPPED.sub(" ", text),
+    "blank elements": lambda text: parsing._BLANK_ELEMENT.sub("", text),
+    "notes": lambda text: parsing._notes_text(f"<p:sp>{text}</p:sp>{text}"),
+    "relations": lambda text: parsing._relations(zipfile.ZipFile(io.BytesIO(zipped(rels=text.encode()))), "rels", "/x"),
+    "clean": clean,
+    "first heading": first_heading,
+    "title": usable_title,
+    "page number": pdf_reader._is_page_number,
+    "hyphens": pdf_reader._without_hyphenation,
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", READERS)
+def test_no_shape_of_text_takes_long(name: str) -> None:
+    for shape in SHAPES:
+        begin = time.process_time()
+        READERS[name](shape)
+        assert time.process_time() - begin < 1, f"{shape[:12]!r}… {shape[-3:]!r}"
+
+
+def test_comment_that_nothing_closes_stays_text() -> None:
+    assert parse(b"Write `<!--` to begin one. <!-- so --> it ends.", "x.md").text == "Write ` it ends."
+    assert parse(b"Write `<!--` to begin one.", "x.md").text == "Write `<!--` to begin one."
+
+
+def test_blocks_are_cut_at_the_next_closing_of_their_own_kind() -> None:
+    tags = re.compile(r"<(pre|code)\b", re.IGNORECASE)
+    text = "a<pre>b</code></PRE >c<code>d<pre>e</pre>f"
+    assert cut_blocks(text, tags, lambda tag: rf"</{tag}\s*>") == [
+        "a",
+        "<pre>b</code></PRE >",
+        "c<code>d",
+        "<pre>e</pre>",
+        "f",
+    ]
+
+
+def test_run_of_marks_is_cut_to_what_a_character_may_carry() -> None:
+    assert clean("x" + "\u0316" * 100 + "y\u0316") == "x" + "\u0316" * MAX_MARKS + "y\u0316"
+    hangul, han = "\u1112\u1161\u11ab" * 50, "\u6f22" * 100
+    assert clean(hangul + han) == "\ud55c" * 50 + han
 
 
 def test_importing_the_parser_loads_no_pipeline_or_model_library() -> None:

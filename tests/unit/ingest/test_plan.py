@@ -7,11 +7,12 @@ from dataclasses import replace
 from index.document import DocumentRef
 from index.ledger_records import KnownDocument
 from ingest.listing import Entry
-from ingest.plan import plan
-from policies.access import AccessRule
+from ingest.plan import TWICE, plan
+from policies.access import NOBODY, AccessRule
 
 EVERYONE = AccessRule.of(["everyone"])
-RULES = {EVERYONE: 1, AccessRule.of(["user:ada"]): 2}
+ADA = AccessRule.of(["user:ada"])
+RULES = {EVERYONE: 1, ADA: 2, NOBODY: 3}
 
 
 def entry(name: str, fingerprint: str = "f1", rule: AccessRule = EVERYONE, error: str | None = None) -> Entry:
@@ -50,9 +51,9 @@ def test_a_change_of_rights_alone_embeds_nothing():
     assert len(todo.rights) == 1 and todo.process == [] and todo.unchanged == 0 and todo.discovered == 1
 
 
-def test_rights_change_at_once_also_when_the_content_changed_too():
-    todo = made([entry("a", "f2", AccessRule.of(["user:ada"]))], [known(entry("a"))])
-    assert len(todo.rights) == 1 and len(todo.process) == 1 and todo.discovered == 1
+def test_a_rule_that_comes_with_other_text_only_narrows_until_that_text_is_live():
+    todo = made([entry("a", "f2", ADA)], [known(entry("a"))])
+    assert (len(todo.narrowed), len(todo.process), todo.rights, todo.discovered) == (1, 1, [], 1)
 
 
 def test_what_the_source_no_longer_names_is_deleted():
@@ -70,3 +71,41 @@ def test_a_document_that_cannot_be_read_is_rejected_and_not_deleted():
 
 def test_a_version_that_was_never_finished_is_processed_again():
     assert len(made([entry("a")], [known(entry("a"), version=None, fingerprint="")]).process) == 1
+
+
+def test_a_document_whose_rule_became_malformed_loses_its_readers_and_stays_rejected():
+    todo = made([entry("a", "", NOBODY, error="acl must be a list")], [known(entry("a"))])
+    assert [e.ref.rule for e in todo.narrowed] == [NOBODY]
+    assert (len(todo.rejected), todo.rights, todo.deleted, todo.discovered) == (1, [], [], 1)
+
+
+def test_a_bad_document_that_was_never_live_has_no_readers_to_lose():
+    assert made([entry("a", "", NOBODY, error="bad")], []).narrowed == []
+
+
+def ids(entries):
+    return [e.ref.external_id for e in entries]
+
+
+def test_two_entries_with_one_id_are_both_rejected_whatever_the_first_would_have_been():
+    ledger = [known(entry(name)) for name in ("changed", "same", "rights", "moved")]
+    ledger[3] = replace(ledger[3], uri="file:///elsewhere")
+    first = [entry("new"), entry("changed", "f2"), entry("same"), entry("rights", rule=ADA), entry("moved")]
+    second = [entry(name, "other", EVERYONE) for name in ("new", "changed", "same", "rights", "moved")]
+    todo = made([*first, *second, entry("alone")], ledger)
+    assert (ids(todo.process), todo.rights, todo.relabelled, todo.unchanged, todo.deleted) == (["alone"], [], [], 0, [])
+    assert sorted(ids(todo.rejected)) == sorted(2 * ["new", "changed", "same", "rights", "moved"])
+    assert {e.error for e in todo.rejected} == {TWICE}
+    assert todo.discovered == 11
+    assert [(e.ref.external_id, e.ref.rule) for e in todo.narrowed] == [("rights", ADA)]
+
+
+def test_a_second_entry_cannot_widen_and_both_of_them_narrow():
+    todo = made([entry("a", rule=EVERYONE), entry("a", "f2", NOBODY), entry("a", "f3", ADA)], [known(entry("a"))])
+    assert [e.ref.rule for e in todo.narrowed] == [NOBODY, ADA]
+    assert len(todo.rejected) == todo.discovered == 3
+
+
+def test_an_entry_that_had_a_reason_of_its_own_keeps_it_when_its_id_comes_again():
+    todo = made([entry("a", error="bad row"), entry("a")], [])
+    assert [e.error for e in todo.rejected] == ["bad row", TWICE]

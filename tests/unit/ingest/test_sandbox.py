@@ -13,6 +13,7 @@ import pytest
 
 from index.document import Page
 from index.settings import ParsingSettings
+from ingest import landlock, sandbox
 from ingest.sandbox import Parser
 from policies.errors import DocumentRejected, TooLarge, Unavailable, UnsupportedType
 
@@ -71,6 +72,25 @@ def parse(data, name):
         return Extracted(repr(socket.if_nameindex()))
     if name == "pid":
         return Extracted(str(os.getpid()))
+    if name.startswith("outside "):
+        _, act, path = name.split(" ", 2)
+        beside = path + ".new"
+        acts = {
+            "read": lambda: open(path).read(),
+            "write": lambda: open(path, "w"),
+            "create": lambda: open(beside, "x"),
+            "unlink": lambda: os.unlink(path),
+            "rename": lambda: os.rename(path, beside),
+            "link": lambda: os.link(path, beside),
+            "symlink": lambda: os.symlink(path, beside),
+            "mkdir": lambda: os.mkdir(beside),
+            "list": lambda: os.listdir(os.path.dirname(path)),
+            "truncate": lambda: os.truncate(path, 0),
+            "execute": lambda: os.execv("/bin/true", ["true"]),
+            "parent_environment": lambda: open(f"/proc/{os.getppid()}/environ").read(),
+            "signal": lambda: os.kill(os.getppid(), 0),
+        }
+        return Extracted(repr(acts[act]()))
     return Extracted(f"{len(data)} bytes of {name}", title="T", pages=(Page(1, 0, 3),), markdown=True)
 """
 
@@ -113,7 +133,7 @@ def test_child_is_reused(parser: Parser) -> None:
         ("recurse", "nested too deeply"),
         ("huge", "the text is larger than 64 MB"),
         ("pages", "malformed"),
-        ("write", "the parser failed: OSError"),
+        ("write", "the parser failed: (OSError|PermissionError)"),
         ("files", "the parser failed: OSError"),
     ],
 )
@@ -149,6 +169,48 @@ def test_child_has_no_network_where_the_kernel_allows_that(parser: Parser) -> No
     if not allowed:
         pytest.skip("this machine forbids network namespaces")
     assert parser.parse(b"", "network").text in ("[]", "[(1, 'lo')]")
+
+
+needs_landlock = pytest.mark.skipif(landlock.version() == 0, reason="this machine's kernel has no Landlock")
+NEWER = {"truncate": 3, "signal": 6}
+"""What Landlock refuses from a later version on only."""
+
+
+@needs_landlock
+@pytest.mark.parametrize(
+    "act",
+    [
+        *("read", "write", "create", "unlink", "rename", "link", "symlink", "mkdir", "list", "truncate", "execute"),
+        *("parent_environment", "signal"),
+    ],
+)
+def test_child_touches_no_file_outside(parser: Parser, tmp_path: Path, act: str) -> None:
+    if landlock.version() < NEWER.get(act, 1):
+        pytest.skip(f"this machine's Landlock is too old for {act}")
+    secret = tmp_path / "secret.txt"
+    secret.write_text("s3cret")
+    with pytest.raises(DocumentRejected, match="the parser failed: PermissionError"):
+        parser.parse(b"", f"outside {act} {secret}")
+    assert [path.name for path in tmp_path.iterdir()] == ["secret.txt"]
+    assert secret.read_text() == "s3cret"
+
+
+@needs_landlock
+def test_child_reads_nothing_that_lies_beside_the_program(parser: Parser) -> None:
+    with pytest.raises(DocumentRejected, match="PermissionError"):
+        parser.parse(b"", f"outside read {ROOT / 'pyproject.toml'}")
+
+
+def test_kernel_without_landlock_is_told_of_once_and_files_are_read_all_the_same(
+    target: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    without = "import ingest.landlock; ingest.landlock.version = lambda: 0; from ingest.sandbox"
+    monkeypatch.setattr(sandbox, "_BOOTSTRAP", sandbox._BOOTSTRAP.replace("from ingest.sandbox", without))
+    with Parser(ParsingSettings(memory_mb=256), target) as parser:
+        for _ in range(2):
+            assert parser.parse(b"abc", "good").text == "3 bytes of good"
+            parser.close()
+    assert [record.levelname for record in caplog.records if "no Landlock" in record.message] == ["WARNING"]
 
 
 def test_memory_that_earlier_files_left_behind_is_not_held_against_a_document(target: str) -> None:

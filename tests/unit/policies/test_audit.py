@@ -312,9 +312,61 @@ def test_an_export_is_verified_without_the_database(log: AuditLog, tmp_path: Pat
     assert lines[-1]["checkpoint"] == 10
 
 
-def test_an_empty_export_holds(log: AuditLog, tmp_path: Path) -> None:
+def test_an_empty_export_is_signed_by_nobody(log: AuditLog, tmp_path: Path) -> None:
     assert log.export(tmp_path / "export.jsonl") == 0
-    assert verify_export(tmp_path / "export.jsonl", KEY.public_key()).ok
+    assert verify_export(tmp_path / "export.jsonl").ok
+
+    verdict = verify_export(tmp_path / "export.jsonl", KEY.public_key())
+    assert (verdict.ok, verdict.first_bad, verdict.reason) == (False, 1, "no signed checkpoint covers it")
+
+
+@pytest.mark.parametrize("change", ["cut", "made anew", "one changed"])
+def test_a_record_that_was_cut_or_made_anew_is_not_signed(
+    log: AuditLog, database_url: str, tmp_path: Path, change: str
+) -> None:
+    filled(log)
+    assert log.checkpoint()
+    if change == "cut":
+        tampered(database_url, "DELETE FROM audit_records WHERE sequence > 8")
+    elif change == "made anew":
+        rewritten(database_url, "eve")
+    else:
+        tampered(database_url, "UPDATE audit_records SET actor = 'eve' WHERE sequence = 4")
+    if change != "cut":
+        log.intent(make_intent("later"))
+
+    for sign in (log.checkpoint, lambda: log.export(tmp_path / "export.jsonl")):
+        with pytest.raises(ConfigurationError, match="is not signed, because record"):
+            sign()
+    assert not (tmp_path / "export.jsonl").exists()
+
+
+def test_an_export_shows_that_its_database_was_emptied_or_taken_back(
+    log: AuditLog, database_url: str, tmp_path: Path
+) -> None:
+    filled(log, 2)
+    log.export(tmp_path / "first")
+    filled(log, 1)
+    log.export(tmp_path / "second")
+    key = KEY.public_key()
+    assert verify_export(tmp_path / "second", key, tmp_path / "first").ok
+    assert verify_export(tmp_path / "first", key, tmp_path / "first").ok
+
+    verdict = verify_export(tmp_path / "first", key, tmp_path / "second")
+    assert (verdict.ok, verdict.first_bad) == (False, 5), "taken back"
+
+    for table in ("audit_records", "audit_checkpoints"):
+        tampered(database_url, f"DELETE FROM {table}")
+    assert log.verify().ok, "from inside, nothing is missing"
+    filled(log, 4)
+    log.export(tmp_path / "third")
+    assert verify_export(tmp_path / "third", key).ok
+    verdict = verify_export(tmp_path / "third", key, tmp_path / "second")
+    assert (verdict.ok, verdict.first_bad) == (False, 6), "emptied, and filled again"
+    lines = (tmp_path / "first").read_text().splitlines(keepends=True)
+    (tmp_path / "broken").write_text("".join(lines[1:]))
+    with pytest.raises(ConfigurationError, match="does not hold itself"):
+        verify_export(tmp_path / "third", key, tmp_path / "broken")
 
 
 @pytest.fixture(scope="module")

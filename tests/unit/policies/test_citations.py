@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -234,6 +236,26 @@ def test_a_stream_lets_go_of_each_sentence_that_is_complete() -> None:
 
     assert sent == ["", "", "Managers approve requests [1]. ", "", "Flights are booked. "]
     assert checker.finish() == "End"
+
+
+def test_time_grows_with_an_answers_length_and_no_faster() -> None:
+    def seconds(answer: str, size: int) -> float:
+        started, checker = time.process_time(), CitationChecker(EVIDENCE)
+        for place in range(0, len(answer), size):
+            checker.feed(answer[place : place + size])
+        checker.finish()
+        return time.process_time() - started
+
+    for start, sentence in (
+        ("", "Managers approve requests [1]. "),
+        ("", "Managers approve requests. [1] "),
+        ("", "Managers `approve` requests [1].\n"),
+        ("```\n", "Managers approve requests [1]. "),
+        ("", "```\nx [1]. y\n"),
+    ):
+        for size in (10**9, 40):
+            short = seconds(start + sentence * 500, size)
+            assert seconds(start + sentence * 2_000, size) < 6 * short + 0.5, (start, sentence, size)
 
 
 def test_a_hostile_answer_takes_no_long_time() -> None:

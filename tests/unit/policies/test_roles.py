@@ -106,7 +106,13 @@ def test_malformed_permissions_stop_the_start_and_name_the_role(granted: Any) ->
         Roles.load({"editor": granted})
 
 
-@pytest.mark.parametrize("name", ["", "a\nb", 7, "x" * 300])
+def test_a_roles_name_is_spelt_as_in_tokens() -> None:
+    roles = Roles.load({"re\u0301dacteur": ["documents:write"]})
+
+    assert roles.allows(caller("r\u00e9dacteur"), "documents:write")
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", 7, "x" * 300, "editor ", "edi\u200btor"])
 def test_a_role_that_no_token_can_name_stops_the_start(name: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"identity\.roles"):
         Roles.load({name: ["rag:query"]})

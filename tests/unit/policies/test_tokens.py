@@ -9,6 +9,7 @@ import pickle
 import stat
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,10 +25,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policies.access import AccessRule
 from policies.errors import ConfigurationError, InvalidRequest, Unauthenticated, Unavailable
 from policies.principals import Principal
 from policies.tokens import (
     DETAIL,
+    MAX_KEY_SET_BYTES,
     ClaimNames,
     DevelopmentIssuer,
     Issuer,
@@ -188,6 +191,9 @@ BAD_CLAIMS: list[tuple[str, dict[str, Any], str]] = [
     ("a group with newline", {"groups": ["fin\nance"]}, "claim_groups"),
     ("groups kept elsewhere", {"groups": ..., "_claim_names": {"groups": "src1"}}, "distributed_claims"),
     ("claims kept in a strange place", {"_claim_names": ["groups"]}, "distributed_claims"),
+    ("no list of what is kept elsewhere", {"_claim_names": None}, "distributed_claims"),
+    ("too many groups to tell", {"groups": ..., "hasgroups": True}, "distributed_claims"),
+    ("too many groups to tell, as text", {"groups": ..., "hasgroups": "true"}, "distributed_claims"),
     ("an identity token (Keycloak)", {"typ": "ID"}, "kind"),
     ("a refresh token (Keycloak)", {"typ": "Refresh"}, "kind"),
     ("an identity token (Cognito)", {"token_use": "id"}, "kind"),
@@ -220,6 +226,8 @@ GOOD_CLAIMS: list[tuple[str, dict[str, Any]]] = [
     ("a name that looks like a filter", {"sub": 'x" or tenant != "', "groups": ["'); drop table"]}),
     ("other claims kept elsewhere", {"_claim_names": {"address": "src1"}}),
     ("an access token (Keycloak)", {"typ": "Bearer"}),
+    ("groups that are all there", {"hasgroups": True}),
+    ("no groups, as said", {"groups": ..., "hasgroups": False}),
 ]
 
 
@@ -446,7 +454,8 @@ def test_no_claim_is_a_server_error(verifier: TokenVerifier, name: str, value: A
         caller = verifier.verify(token)
     except Unauthenticated:
         return
-    assert (caller.subject, caller.tenant) == (claims(**{name: value})["sub"], claims(**{name: value})["tenant"])
+    named = claims(**{name: value})
+    assert (caller.subject, caller.tenant) == tuple(unicodedata.normalize("NFC", named[n]) for n in ("sub", "tenant"))
 
 
 def test_a_rejection_crosses_processes_with_its_reason() -> None:
@@ -473,6 +482,27 @@ def test_nested_and_renamed_claims_are_found(pem: Path) -> None:
     caller = verifier.verify(signed({"alg": "RS256"}, token))
 
     assert caller == Principal("ada", "acme", frozenset({"user"}), frozenset({"g"}))
+
+
+@pytest.mark.parametrize("elsewhere", ["realm_access", "realm_access.groups", "realm_access.groups.all"])
+def test_nested_groups_that_are_kept_elsewhere_are_not_done_without(pem: Path, elsewhere: str) -> None:
+    names = ClaimNames(groups="realm_access.groups.all")
+    verifier = TokenVerifier([Issuer(ISSUER, AUDIENCE, ("RS256",), PemFile(pem), names)])
+
+    assert verifier.verify(signed({"alg": "RS256"}, claims(_claim_names={"realm": "src1"})))
+    token = signed({"alg": "RS256"}, claims(_claim_names={elsewhere: "src1"}))
+    assert reason_of(verifier, token) == "distributed_claims"
+    token = signed({"alg": "RS256"}, claims(hasgroups=True))
+    assert reason_of(verifier, token) == "distributed_claims"
+
+
+def test_names_are_spelt_as_in_access_rules(verifier: TokenVerifier) -> None:
+    decomposed = {"sub": "Zoe\u0301", "tenant": "cafe\u0301", "groups": ["e\u0301quipe"], "roles": ["cle\u0301"]}
+
+    caller = verifier.verify(signed({"alg": "RS256"}, claims(**decomposed)))
+
+    assert caller == Principal("Zo\u00e9", "caf\u00e9", frozenset({"cl\u00e9"}), frozenset({"\u00e9quipe"}))
+    assert not AccessRule.of(["everyone"], ["group:e\u0301quipe"]).permits(caller)
 
 
 def test_ten_thousand_groups_are_kept_and_one_more_is_refused(pem: Path) -> None:
@@ -527,6 +557,9 @@ def test_wrong_settings_stop_the_start(pem: Path) -> None:
     for algorithms in ((), ("none",), ("HS256",), ("RS256", "HS256")):
         with pytest.raises(ConfigurationError, match="allowed"):
             Issuer(ISSUER, AUDIENCE, algorithms, PemFile(pem))
+    for tenant in ("", "acme ", "ac\u200bme"):
+        with pytest.raises(ConfigurationError, match="tenant"):
+            Issuer(ISSUER, AUDIENCE, ("RS256",), PemFile(pem), tenant=tenant)
     with pytest.raises(ConfigurationError):
         PemFile(pem.with_name("absent.pem"))
 
@@ -543,8 +576,12 @@ class KeyServer:
     status: int = 200
     delay_s: float = 0.0
     location: str | None = None
+    drip_s: float = 0.0
     fetches: int = 0
     uri: str = ""
+
+    def content(self) -> bytes:
+        return self.body if self.body is not None else json.dumps({"keys": self.keys}).encode()
 
 
 @pytest.fixture
@@ -555,14 +592,22 @@ def key_server() -> Iterator[KeyServer]:
         def do_GET(self) -> None:
             state.fetches += 1
             time.sleep(state.delay_s)
-            self.send_response(state.status)
-            if state.location:
-                self.send_header("Location", state.location)
-            self.end_headers()
             try:
-                self.wfile.write(state.body if state.body is not None else json.dumps({"keys": state.keys}).encode())
+                if state.drip_s:
+                    self.drip(b"HTTP/1.0 200 OK\r\n\r\n" + state.content())
+                else:
+                    self.send_response(state.status)
+                    if state.location:
+                        self.send_header("Location", state.location)
+                    self.end_headers()
+                    self.wfile.write(state.content())
             except OSError:
                 self.close_connection = True  # the client gave up, as a test wants it to
+
+        def drip(self, answer: bytes) -> None:
+            for place in range(len(answer)):
+                self.wfile.write(answer[place : place + 1])
+                time.sleep(state.drip_s)
 
         def log_message(self, *_args: Any) -> None: ...
 
@@ -669,6 +714,29 @@ def test_without_any_key_set_the_provider_is_unavailable(key_server: KeyServer, 
         verifier.verify(token_with("one"))
 
     assert "127.0.0.1" not in str(raised.value)
+
+
+def test_a_key_set_that_drips_holds_nobody_up(key_server: KeyServer) -> None:
+    key_server.keys = [jwk(KEYS["RS256"], "one", "RS256")]
+    key_server.drip_s = 0.02  # each step is quick, all of them would take ten seconds
+    verifier = over(JwksEndpoint(key_server.uri, cooldown_s=0, deadline_s=0.5))
+    begun = time.monotonic()
+
+    with pytest.raises(Unavailable):
+        verifier.verify(token_with("one"))
+
+    assert time.monotonic() - begun < 2
+    key_server.drip_s = 0.0
+    time.sleep(0.2)
+    assert verifier.verify(token_with("one")), "the next fetch does not wait for the one that dripped"
+
+
+def test_a_key_set_over_its_limit_is_not_read(key_server: KeyServer) -> None:
+    key_server.keys = [jwk(KEYS["RS256"], "one", "RS256")]
+    key_server.body = b" " * MAX_KEY_SET_BYTES + key_server.content()
+
+    with pytest.raises(Unavailable):
+        over(JwksEndpoint(key_server.uri)).verify(token_with("one"))
 
 
 def test_keys_do_not_serve_on_for_ever(key_server: KeyServer) -> None:

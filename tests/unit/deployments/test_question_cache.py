@@ -1,0 +1,64 @@
+"""A tenant's questions are answered from its own cache: how fast an answer comes tells nothing of another's."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cachetools import LRUCache
+
+from deployments.embedding import Embedding
+from deployments.retrieval import Retrieval, Search
+from policies.principals import Principal
+
+
+@pytest.fixture
+def embedding() -> Any:
+    """The deployment without its model: `asked` are the texts that the model had to embed."""
+    deployment: Any = Embedding.func_or_class.__new__(Embedding.func_or_class)
+    deployment.asked = []
+
+    async def embed(text: str) -> str:
+        deployment.asked.append(text)
+        return f"vector of {text}"
+
+    deployment._questions = LRUCache(100)
+    deployment._metrics = SimpleNamespace(cache=lambda *_, **__: None)
+    deployment._batch = embed
+    return deployment
+
+
+def test_a_question_is_embedded_once_for_each_tenant(embedding: Any) -> None:
+    async def ask() -> None:
+        for tenant in ("acme", "acme", "rival", "rival", "acme"):
+            assert await embedding.question(tenant, "is project x closed") == "vector of is project x closed"
+
+    asyncio.run(ask())
+
+    assert len(embedding.asked) == 2
+
+
+def test_a_question_that_leaves_no_trace_is_not_kept(embedding: Any) -> None:
+    async def ask() -> None:
+        await embedding.question("acme", "q", keep=False)
+        await embedding.question("acme", "q")
+
+    asyncio.run(ask())
+
+    assert len(embedding.asked) == 2
+
+
+def test_retrieval_says_for_which_tenant_it_asks() -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    async def question(*arguments: Any) -> None:
+        calls.append(arguments)
+
+    retrieval: Any = Retrieval.func_or_class.__new__(Retrieval.func_or_class)
+    retrieval._embedding = SimpleNamespace(question=SimpleNamespace(remote=question))
+
+    asyncio.run(retrieval._question(Principal("ada", "acme"), Search("why", 3, keep=False), []))
+
+    assert calls == [("acme", "why", False)]
