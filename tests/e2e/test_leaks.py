@@ -135,6 +135,7 @@ def fill(app: Application, tenant: str, world: int, rules: list[AccessRule]) -> 
         documents.append(Prepared(ref, None, text, (Chunk(0, text, 0, len(text)),)))
     outcomes = write(embed(documents, app.embedder), app.ledger, app.store, f"w{world}")
     assert [outcome.status for outcome in outcomes] == ["indexed"] * len(rules)
+    app.store.flush()  # what is not sealed, Milvus Lite indexes anew for every search
 
 
 async def ask(app: Application, token: str, question: str) -> Any:
