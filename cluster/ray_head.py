@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -143,6 +142,15 @@ def object_store_bytes() -> int:
 def start(state: State, timeout_s: float = START_S) -> tuple[StartedProcess, ...]:
     """Start the head and name its processes. Raises `Unavailable` with Ray's last words when it does not come up."""
     log = Path(state.data_dir) / "logs" / "ray_start.log"
+    # Once more where nothing of it stayed: another program may take a port between its choice and its use.
+    if _start(state, log, timeout_s) != 0 and (ray_processes(state) or _start(state, log, timeout_s) != 0):
+        raise Unavailable(f"Ray did not start: {_reason(log)} (see {log}).")
+    _end_client_server(state)
+    return roots(state)
+
+
+def _start(state: State, log: Path, timeout_s: float) -> int:
+    """Run `ray start` to its end. Gives its exit code."""
     with log.open("wb") as output:
         log.chmod(0o600)
         starter = subprocess.Popen(  # noqa: S603 - our own program, no shell
@@ -154,17 +162,12 @@ def start(state: State, timeout_s: float = START_S) -> tuple[StartedProcess, ...
             start_new_session=True,
             cwd=PROJECT_ROOT,
         )
-    deadline = time.monotonic() + timeout_s
-    while starter.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    if starter.poll() is None:
+    try:
+        return starter.wait(timeout_s)
+    except subprocess.TimeoutExpired as error:
         starter.kill()
         starter.wait()
-        raise Unavailable(f"Ray did not start within {timeout_s:.0f} s: see {log}.")
-    if starter.returncode != 0:
-        raise Unavailable(f"Ray did not start: {_reason(log)} (see {log}).")
-    _end_client_server(state)
-    return roots(state)
+        raise Unavailable(f"Ray did not start within {timeout_s:.0f} s: see {log}.") from error
 
 
 def roots(state: State) -> tuple[StartedProcess, ...]:
