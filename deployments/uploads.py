@@ -13,7 +13,7 @@ from starlette.requests import Request
 from deployments.contract import DocumentStatus, DocumentUpload, RuleBody, UploadResponse
 from deployments.sync import Upload
 from ingest.acl_file import parse_acl
-from ingest.cleaning import clean, usable_title
+from ingest.cleaning import clean, given_title
 from ingest.listing import InlineDocument
 from ingest.report import Outcome
 from policies.access import NOBODY, AccessRule
@@ -70,17 +70,12 @@ def _from_json(body: bytes) -> Upload:
         problem = error.errors()[0]
         path = ".".join(str(part) for part in problem["loc"])
         raise InvalidRequest(f"{path}: {problem['msg']}" if path else str(problem["msg"])) from error
-    title, text = _title(row.title), clean(row.text)
+    title, text = given_title(row.title), clean(row.text)
     if not text.strip():
         raise InvalidRequest("text: it is empty")
     uri = _uri(row.uri) if row.uri else f"upload:{row.id}"
     inline = InlineDocument(title=title, text=text, metadata=row.metadata)
     return Upload(row.id, uri, _rule(row.acl), title, inline)
-
-
-def _title(text: str | None) -> str | None:
-    """Tidy a title as a JSONL row's: one that says nothing is kept where it is all there is."""
-    return usable_title(text) or (clean(text or "").strip() or None)
 
 
 def _uri(text: str) -> str:
@@ -118,4 +113,4 @@ async def _from_file(file: UploadFile, fields: dict[str, str], rule: AccessRule,
     external_id = fields.get("id") or name
     if len(external_id) > 512:
         raise InvalidRequest("id: at most 512 characters")
-    return Upload(external_id, f"upload:{name}", rule, _title(fields.get("title")), data=data)
+    return Upload(external_id, f"upload:{name}", rule, given_title(fields.get("title")), data=data)

@@ -56,6 +56,11 @@ def usable_title(title: str | None) -> str | None:
     return text[:MAX_TITLE_CHARS].rstrip()
 
 
+def given_title(title: str | None) -> str | None:
+    """Tidy a title that somebody gave: one that says nothing is kept, for it is all there is."""
+    return usable_title(title) or clean(title or "").strip() or None
+
+
 def first_heading(text: str) -> str | None:
     """The first heading of Markdown text, without its emphasis marks."""
     match = _HEADING.search(FENCE.sub("", text[:200_000]))

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from index.document import DocumentRef
 from ingest.acl_file import ACL_FILE, AclFile, rule_of
 from ingest.acl_file import MAX_BYTES as MAX_ACL_BYTES
-from ingest.cleaning import clean, usable_title
+from ingest.cleaning import clean, given_title
 from policies.access import NOBODY, AccessRule
 from policies.errors import ConfigurationError, DocumentRejected, SourceUnavailable, TooLarge
 
@@ -464,7 +464,7 @@ def _row_entry(row: _Row, external_id: str, number: int, uri: str, source: _Sour
         return _bad_row(external_id, number, "text is empty", uri, source, rule)
     content = json.dumps([row.title, row.text, row.uri, row.metadata], sort_keys=True, ensure_ascii=False)
     fingerprint = hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()
-    title = usable_title(row.title) or (clean(row.title).strip() or None if row.title else None)
+    title = given_title(row.title)
     ref = source.ref(external_id, row.uri or uri, rule, fingerprint, len(row.text.encode("utf-8", "replace")))
     return Entry(replace(ref, title=title), inline=InlineDocument(title, text, row.metadata or {}))
 
