@@ -112,17 +112,22 @@ def test_down_where_nothing_runs_is_no_error(
     assert "nothing runs" in capsys.readouterr().out
 
 
-def test_audit_verify_names_the_first_bad_record(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], elsewhere: Path
-) -> None:
+def three_records(elsewhere: Path) -> list[str]:
+    """Write a record of three lines, and give the options that name its place."""
     from policies.audit import AuditLog
     from policies.audit_chain import AuditIntent
 
-    where = ["--config", CONFIG, "--data-dir", str(elsewhere / "data")]
     log = AuditLog(f"sqlite:///{elsewhere}/data/audit.sqlite")
     for number in range(3):
         log.intent(AuditIntent(str(number), "ada", "acme", "query", "1"))
     log.close()
+    return ["--config", CONFIG, "--data-dir", str(elsewhere / "data")]
+
+
+def test_audit_verify_names_the_first_bad_record(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    where = three_records(elsewhere)
 
     assert run(monkeypatch, "audit", "verify", *where) == 0
     assert run(monkeypatch, "audit", "export", "record.jsonl", *where) == 0
@@ -138,14 +143,7 @@ def test_audit_verify_names_the_first_bad_record(
 def test_an_exported_record_is_signed_to_its_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], elsewhere: Path
 ) -> None:
-    from policies.audit import AuditLog
-    from policies.audit_chain import AuditIntent
-
-    where = ["--config", CONFIG, "--data-dir", str(elsewhere / "data")]
-    log = AuditLog(f"sqlite:///{elsewhere}/data/audit.sqlite")
-    for number in range(3):
-        log.intent(AuditIntent(str(number), "ada", "acme", "query", "1"))
-    log.close()
+    where = three_records(elsewhere)
     assert run(monkeypatch, "audit", "export", "record.jsonl", *where) == 0
     capsys.readouterr()
     assert run(monkeypatch, "audit", "key", *where) == 0
