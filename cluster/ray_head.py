@@ -69,10 +69,9 @@ def environment(state: State) -> dict[str, str]:
         "RAY_num_workers_soft_limit": "1",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         **SERVE_ENVIRONMENT,
-        # Serve's controller looks ten times a second by default, and each replica exports its metrics as often: with
-        # two cores that took 8 % of one, and 1.7 % of one for each process, while nothing happened.
+        # Serve's controller looks ten times a second by default, which takes a tenth of a core while nothing happens;
+        # so it takes a twentieth (top over 10 s, one look each).
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",
-        "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
         "RAY_COLOR_PREFIX": "0",
     }
     # Settings of another Ray, or of the shell's, do not leak into this one.

@@ -19,7 +19,7 @@ from policies.errors import ConfigurationError
 DEFAULT_HTTP_PORT = 8000
 SERVE_ENVIRONMENT = {
     # Calls between replicas by gRPC, and access logs in batches: what is neither search nor model fell from 44-52 to
-    # 30-34 ms a question (python -m bench retrieve, 2 cores, n=150 to 200).
+    # 30-36 ms a question at the median (python -m bench retrieve, 2 cores, n=150 to 200).
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
     # Uploads travel by value then: more than `limits.max_upload_mb`, with room for their envelope.
