@@ -19,7 +19,7 @@ from index.ledger_records import StoredDocument
 from index.settings import AppArgs
 from index.vectors import VectorStore
 from ingest.chunking import Chunker
-from ingest.listing import Entry, InlineDocument
+from ingest.connector import Entry, InlineDocument
 from ingest.report import Outcome
 from ingest.sandbox import Parser
 from ingest.stages import Embedded, Preparation, change_rights, pipeline_key, stamped, sweep, write

@@ -14,7 +14,7 @@ from deployments.contract import DocumentStatus, DocumentUpload, RuleBody, Uploa
 from deployments.sync import Upload
 from ingest.acl_file import parse_acl
 from ingest.cleaning import clean, given_title
-from ingest.listing import InlineDocument
+from ingest.connector import InlineDocument
 from ingest.report import Outcome
 from policies.access import NOBODY, AccessRule
 from policies.errors import ConfigurationError, DocumentRejected, InvalidRequest, TooLarge, UnsupportedType

@@ -21,8 +21,9 @@ from index.ledger import Ledger
 from index.settings import AppArgs
 from index.vectors import VectorStore
 from ingest.chunking import Chunker
+from ingest.connector import Entry
 from ingest.embedding import CachedEmbedder
-from ingest.listing import Entry, list_source, local_path
+from ingest.listing import list_source, local_path
 from ingest.plan import SyncPlan, plan
 from ingest.report import Outcome, Report
 from ingest.sandbox import Parser

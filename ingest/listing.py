@@ -18,7 +18,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -28,6 +28,7 @@ from index.document import DocumentRef
 from ingest.acl_file import ACL_FILE, AclFile, rule_of
 from ingest.acl_file import MAX_BYTES as MAX_ACL_BYTES
 from ingest.cleaning import clean, given_title
+from ingest.connector import Entry, InlineDocument
 from policies.access import NOBODY, AccessRule
 from policies.errors import ConfigurationError, DocumentRejected, SourceUnavailable, TooLarge
 
@@ -36,31 +37,6 @@ _CHANGED = ("LastModified", "mtime", "updated", "last_modified", "created")
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 _LINK = "a link; its target is listed where it is"
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-@dataclass(frozen=True, slots=True)
-class InlineDocument:
-    """A document whose text came with the listing (a JSONL row). The text is clean as a parser's is."""
-
-    title: str | None
-    text: str
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One document of a source.
-
-    `location` is what `read` takes, `inline` the content where no file holds it; neither where `error` says why the
-    document cannot be indexed. The `external_id` of a row without a usable id of its own is `line-<number>`. The rule
-    of `ref` holds for what is there of the document, also where there is an error: it permits nobody where what the
-    source says of its readers is wrong.
-    """
-
-    ref: DocumentRef
-    location: str | None = None
-    inline: InlineDocument | None = None
-    error: str | None = None
 
 
 class _Row(BaseModel):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from index.ledger_records import KnownDocument
-from ingest.listing import Entry
+from ingest.connector import Entry
 from policies.access import AccessRule
 
 TWICE = "the same id twice in this source"

@@ -18,7 +18,8 @@ from index.ledger import Ledger
 from index.ledger_records import NewVersion, RowsToRepoint, WrittenVersion
 from index.vectors import MAX_TEXT_BYTES, SCHEMA_VERSION, ChunkRow, VectorStore
 from ingest.chunking import CHUNKER_VERSION, Chunker
-from ingest.listing import Entry, read
+from ingest.connector import Entry
+from ingest.listing import read
 from ingest.report import Outcome
 from ingest.sandbox import Parser
 from policies.access import AccessRule

@@ -68,7 +68,12 @@ class DocumentRejected(RayragError):
 
 
 class SourceUnavailable(RayragError):
-    """A source cannot be listed or read; nothing of it is deleted."""
+    """A source cannot be listed or read; nothing of it is deleted. It may have said when to come again."""
+
+    def __init__(self, detail: str, retry_after_s: float | None = None) -> None:
+        Exception.__init__(self, detail, retry_after_s)
+        self.detail = detail
+        self.retry_after_s = retry_after_s
 
 
 class ConfigurationError(RayragError):

@@ -6,9 +6,14 @@ compile() {
     uv pip compile pyproject.toml --override requirements/excluded.txt --no-header --no-annotate --no-emit-index-url \
         --python-version 3.11 --quiet "$@"
 }
-compile --extra postgres --extra s3 --group test --group lint --group documents -o requirements/test.txt
+every="--extra postgres --extra s3 --extra confluence --extra queues --extra sharepoint"
+small="${every% --extra sharepoint}" # the Graph SDK is 200 MB on disk
+# shellcheck disable=SC2086
+compile $every --group test --group lint --group documents -o requirements/test.txt
 sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements/test.txt
-compile --extra postgres --extra s3 -c requirements/test.txt -o requirements/cpu.txt
+# shellcheck disable=SC2086
+compile $small -c requirements/test.txt -o requirements/cpu.txt
 sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements/cpu.txt
-compile --extra postgres --extra s3 --extra gpu -o requirements/gpu.txt
+# shellcheck disable=SC2086
+compile $every --extra gpu -o requirements/gpu.txt
 sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements/gpu.txt

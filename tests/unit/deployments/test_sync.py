@@ -14,7 +14,7 @@ import pytest
 from deployments.sync import Sync, Upload
 from index.document import Chunk, DocumentRef
 from index.ledger import Ledger
-from ingest.listing import InlineDocument
+from ingest.connector import InlineDocument
 from ingest.stages import Prepared
 from policies.access import AccessRule
 from policies.errors import Conflict, NotFound

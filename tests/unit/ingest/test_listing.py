@@ -7,7 +7,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from ingest.listing import Entry, _is_link, list_source, read
+from ingest.connector import Entry
+from ingest.listing import _is_link, list_source, read
 from policies.access import NOBODY, AccessRule
 from policies.errors import ConfigurationError, DocumentRejected, SourceUnavailable, TooLarge
 

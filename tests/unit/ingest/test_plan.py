@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from index.document import DocumentRef
 from index.ledger_records import KnownDocument
-from ingest.listing import Entry
+from ingest.connector import Entry
 from ingest.plan import TWICE, plan
 from policies.access import NOBODY, AccessRule
 

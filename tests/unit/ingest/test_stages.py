@@ -14,7 +14,7 @@ from index.document import DocumentRef
 from index.ledger import Ledger
 from index.settings import ChunkingSettings, ParsingSettings
 from ingest.chunking import Chunker
-from ingest.listing import Entry, InlineDocument
+from ingest.connector import Entry, InlineDocument
 from ingest.report import Outcome
 from ingest.sandbox import Parser
 from ingest.stages import Embedded, Preparation, Prepared, narrow_rights, write
