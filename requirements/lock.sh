@@ -2,9 +2,11 @@
 # Resolves the locks anew. uv finds a CPU build of torch through UV_FIND_LINKS where there is one; the files hold
 # versions only, so that the same lock installs the CPU or the CUDA build, whichever the registry offers.
 set -eu
+resolve() {
+    uv pip compile pyproject.toml --no-header --no-annotate --no-emit-index-url --python-version 3.11 --quiet "$@"
+}
 compile() {
-    uv pip compile pyproject.toml --override requirements/excluded.txt --no-header --no-annotate --no-emit-index-url \
-        --python-version 3.11 --quiet "$@"
+    resolve --override requirements/excluded.txt "$@"
 }
 every="--extra postgres --extra s3 --extra confluence --extra queues --extra sharepoint"
 small="${every% --extra sharepoint}" # the Graph SDK is 200 MB on disk
@@ -15,5 +17,5 @@ sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements/test.txt
 compile $small -c requirements/test.txt -o requirements/cpu.txt
 sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements/cpu.txt
 # shellcheck disable=SC2086
-compile $every --extra gpu -o requirements/gpu.txt
-sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements/gpu.txt
+resolve $every --extra gpu -o requirements/gpu.txt
+sed -i 's/^\(torch[a-z]*==[0-9.]*\)+.*/\1/' requirements/gpu.txt
