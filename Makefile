@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ROOMS := policies index ingest deployments cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help install run stop test check unit e2e bench fmt lock
+.PHONY: help install run stop test check servers unit e2e bench fmt lock
 
 help: ## show this list
 	@grep -hE '^[a-z0-9]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -26,7 +26,10 @@ run: install ## start everything, ingest examples/ through ray job submit, ask t
 stop: ## stop what run started, nothing else
 	@$(BIN)/rayrag down
 
-test: .venv/installed-test check unit e2e ## everything CI runs: lint, types, architecture, unit, end to end
+test: .venv/installed-test servers check unit e2e ## everything CI runs: lint, types, architecture, unit, end to end
+
+servers: # what unit tests start and pip has not; where it may not install, it says what is left out
+	@sh tests/install_system.sh
 
 check: .venv/installed-test ## lint, types, architecture
 	$(BIN)/ruff check .

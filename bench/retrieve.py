@@ -168,14 +168,14 @@ def noisy(base: NDArray[np.float32], chance: np.random.Generator) -> NDArray[np.
 
 
 def _batches(args: AppArgs, first: int, last: int, cache: EmbeddingCache) -> Iterator[list[Embedded]]:
-    chance = np.random.default_rng(SEED + first)
+    chance, model_id = np.random.default_rng(SEED + first), identify(args.embedding).model_id
     vocabulary = Vocabulary(sentences(), seed=SEED + first)
     originals = Embedder(args.embedding).encode([vocabulary.text(WORDS_OF_CHUNK) for _ in range(EMBEDDED_TEXTS)])
     for start in range(first, last, DOCUMENTS_PER_WRITE):
         numbers = range(start, min(start + DOCUMENTS_PER_WRITE, last))
         batch, kept = [], dict[bytes, CachedEmbedding]()
         for number in numbers:
-            made = _document(number, vocabulary, originals, chance)
+            made = _document(number, vocabulary, originals, chance, model_id)
             batch.append(made[0])
             kept |= made[1]
         cache.put(kept)
@@ -183,7 +183,7 @@ def _batches(args: AppArgs, first: int, last: int, cache: EmbeddingCache) -> Ite
 
 
 def _document(
-    number: int, vocabulary: Vocabulary, originals: Encoded, chance: np.random.Generator
+    number: int, vocabulary: Vocabulary, originals: Encoded, chance: np.random.Generator, model_id: str
 ) -> tuple[Embedded, dict[bytes, CachedEmbedding]]:
     rows = chance.integers(len(originals.dense), size=CHUNKS_OF_DOCUMENT)
     vectors = noisy(originals.dense[rows], chance)
@@ -201,7 +201,7 @@ def _document(
         text_hash(text): CachedEmbedding(vector, originals.tokens[row])
         for text, vector, row in zip(prepared.texts, vectors, rows, strict=True)
     }
-    return Embedded(prepared, tuple(vectors), len(chunks)), kept
+    return Embedded(prepared, tuple({model_id: vector} for vector in vectors), len(chunks)), kept
 
 
 def _figures(kind: str, result: dict[str, Any], n: int) -> list[Figure]:

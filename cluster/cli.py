@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from index.settings import AppArgs, application_args, load
+from cluster.dead_letter_commands import dead_letters_app
+from cluster.reindex_command import reindex
+from cluster.source_commands import print_sources, sources_app
+from cluster.terminal import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    DataDirOption,
+    JsonOption,
+    documents_bar,
+    find_data_dir,
+    find_running,
+    json_text,
+    print_table,
+    read_settings,
+    shown,
+    steps,
+    words,
+)
 from policies.errors import ConfigurationError, InvalidRequest, RayragError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from cluster.jobs import JobResult
 
-    from cluster.jobs import JobResult, Progress
-    from cluster.state import State
-
-DEFAULT_CONFIG = Path("serve_config.yaml")
-DEFAULT_DATA_DIR = ".rayrag"
-_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What a terminal obeys instead of showing it (control), what turns text around, and what cannot be written."""
 
 app = typer.Typer(
     name="rayrag",
@@ -39,19 +44,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 audit_app = typer.Typer(no_args_is_help=True, help="The record of who was shown what.")
-dead_letters_app = typer.Typer(no_args_is_help=True, help="Documents that were given up, with the reason.")
 render_app = typer.Typer(no_args_is_help=True, help="Files for other platforms.")
 app.add_typer(audit_app, name="audit")
 app.add_typer(dead_letters_app, name="dead-letters")
+app.add_typer(sources_app, name="sources")
 app.add_typer(render_app, name="render")
-
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="The Serve configuration file.", show_default=False)
-]
-DataDirOption = Annotated[
-    str | None, typer.Option("--data-dir", help="Where data and state live; default .rayrag.", show_default=False)
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+app.command()(reindex)
 
 
 def main() -> int:
@@ -83,7 +81,7 @@ def up(
     from cluster.local import up as start
 
     options = UpOptions(config, data_dir, port, ray_port, dashboard_port, metrics_port, timeout)
-    with _steps("starting") as progress:
+    with steps("starting") as progress:
         result = start(options, progress)
     for warning in result.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -98,8 +96,8 @@ def down(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
     """Stop what `rayrag up` started, nothing else."""
     from cluster.local import down as stop
 
-    where = _data_dir(config, data_dir)
-    with _steps("stopping"):
+    where = find_data_dir(config, data_dir)
+    with steps("stopping"):
         count = stop(where)
     print(f"{count} processes ended" if count else f"nothing runs in {where}")
 
@@ -110,7 +108,7 @@ def status(config: ConfigOption = None, data_dir: DataDirOption = None, as_json:
     from cluster.local import status as describe
     from cluster.state import read_state
 
-    where = _data_dir(config, data_dir)
+    where = find_data_dir(config, data_dir)
     state = read_state(where)
     found = describe(state) if state else {"running": False, "ready": False, "data_dir": str(where)}
     if as_json:
@@ -136,13 +134,13 @@ def token(
     """Print a token signed by the development issuer on this machine."""
     from policies.tokens import ClaimNames, DevelopmentIssuer
 
-    args = _settings(config, data_dir)
+    args = read_settings(config, data_dir)
     for trusted in args.identity.issuers:
         if trusted.development and trusted.key_file:
             claims = ClaimNames(**trusted.claims.model_dump())
             key_file = Path(trusted.key_file)
             issuer = DevelopmentIssuer.create(key_file, trusted.issuer, trusted.audience, claims, trusted.algorithms)
-            print(issuer.sign(sub, tenant, _words(roles), _words(groups), ttl))
+            print(issuer.sign(sub, tenant, words(roles), words(groups), ttl))
             return
     raise ConfigurationError(
         "The configuration trusts only external issuers (identity.issuers has none with development: true): "
@@ -166,13 +164,13 @@ def ingest(
 
     if report is not None and not wait:
         raise InvalidRequest("--report needs the job's end: leave out --no-wait.")
-    job = IngestJob(_running(_data_dir(config, data_dir)), source, tenant, acl)
+    job = IngestJob(find_running(find_data_dir(config, data_dir)), source, tenant, acl)
     if not wait:
         print(json.dumps({"job_id": job.job_id}) if as_json else job.job_id)
         return
     print(f"job {job.job_id}", file=sys.stderr)
     try:
-        with _documents_bar() as on_progress:
+        with documents_bar() as on_progress:
             result = job.follow(on_progress)
     except KeyboardInterrupt:
         job.stop()
@@ -197,13 +195,13 @@ def ask(
 
     if not token:
         raise ConfigurationError("A token is needed: give --token, or RAYRAG_TOKEN=$(rayrag token …).")
-    base_url = url.rstrip("/") if url else _running(_data_dir(config, data_dir)).api
+    base_url = url.rstrip("/") if url else find_running(find_data_dir(config, data_dir)).api
     if stream and not as_json:
         answer = ask_streaming(base_url, token, question, top_k, lambda text: print(shown(text), end="", flush=True))
         print()
     else:
         answer = ask_once(base_url, token, question, top_k)
-        print(_json(answer) if as_json else shown(answer["answer"]))
+        print(json_text(answer) if as_json else shown(answer["answer"]))
     if not as_json:
         _print_citations(answer)
 
@@ -220,13 +218,13 @@ def evaluate_dataset(
     from cluster.evaluation import CUTOFFS, evaluate, table
     from deployments.identity import development_issuer
 
-    issuer = development_issuer(_settings(config, data_dir).identity)
-    with _documents_bar() as on_progress:
-        result = evaluate(dataset, _running(_data_dir(config, data_dir)), issuer, report, on_progress)
+    issuer = development_issuer(read_settings(config, data_dir).identity)
+    with documents_bar() as on_progress:
+        result = evaluate(dataset, find_running(find_data_dir(config, data_dir)), issuer, report, on_progress)
     if as_json:
-        print(_json(result))
+        print(json_text(result))
     else:
-        _print_table(("data set", "questions", *CUTOFFS), table(result))
+        print_table(("data set", "questions", *CUTOFFS), table(result))
 
 
 @audit_app.command("export")
@@ -234,7 +232,7 @@ def audit_export(file: Path, config: ConfigOption = None, data_dir: DataDirOptio
     """Write the whole record, one JSON object a line, and a signed checkpoint over its end."""
     from deployments.identity import signing_audit_log
 
-    log = signing_audit_log(_settings(config, data_dir).store)
+    log = signing_audit_log(read_settings(config, data_dir).store)
     try:
         print(f"{log.export(file)} records written to {file}")
     finally:
@@ -246,7 +244,7 @@ def audit_key(config: ConfigOption = None, data_dir: DataDirOption = None) -> No
     """Print the public key that checkpoints are signed for: keep it where the record's keeper cannot change it."""
     from deployments.identity import signing_audit_log
 
-    log = signing_audit_log(_settings(config, data_dir).store)
+    log = signing_audit_log(read_settings(config, data_dir).store)
     try:
         print(log.public_key_pem(), end="")
     finally:
@@ -271,7 +269,7 @@ def audit_verify(
     elif since is not None:
         raise InvalidRequest("--since compares two exports: give the later one with --export.")
     else:
-        log = signing_audit_log(_settings(config, data_dir).store)
+        log = signing_audit_log(read_settings(config, data_dir).store)
         try:
             verdict = log.verify()
         finally:
@@ -285,28 +283,6 @@ def audit_verify(
         if not as_json:
             print(f"Record {verdict.first_bad} is the first bad one: {verdict.reason}.", file=sys.stderr)
         raise typer.Exit(1)
-
-
-@dead_letters_app.command("list")
-def dead_letters_list(
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
-    config: ConfigOption = None,
-    data_dir: DataDirOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """List the documents that were given up, newest first."""
-    from index.ledger import Ledger
-
-    ledger = Ledger(_settings(config, data_dir).store.ledger)
-    try:
-        found = ledger.dead_letters(tenant)
-    finally:
-        ledger.close()
-    if as_json:
-        print(_json([asdict(each) for each in found]))
-        return
-    rows = [(each.tenant, each.source, each.external_id, str(each.attempts), each.reason) for each in found]
-    _print_table(("tenant", "source", "document", "attempts", "reason"), rows)
 
 
 @render_app.command("kuberay")
@@ -323,77 +299,6 @@ def render_kuberay(
         print(path)
 
 
-def _data_dir(config: Path | None, data_dir: str | None) -> Path:
-    """Find the data directory as `rayrag up` would: the option, the environment, the file, `.rayrag`."""
-    named = data_dir or os.environ.get("RAYRAG_DATA_DIR")
-    path = config or DEFAULT_CONFIG
-    if not named and path.exists():
-        named = str(application_args(path).get("data_dir") or "")
-    return Path(named or DEFAULT_DATA_DIR).expanduser().absolute()
-
-
-def _settings(config: Path | None, data_dir: str | None) -> AppArgs:
-    """Read the configuration that is running, else the one that would run."""
-    where = _data_dir(config, data_dir)
-    running = where / "serve_config.yaml"
-    return load(config or (running if running.exists() else DEFAULT_CONFIG), str(where))
-
-
-def _running(data_dir: Path) -> State:
-    from cluster.state import read_state
-
-    state = read_state(data_dir)
-    if state is None:
-        raise Unavailable(f"Nothing runs in {data_dir}: start it with rayrag up, or give its --data-dir.")
-    return state
-
-
-def shown(text: str) -> str:
-    """Make a document's or a model's text fit for a terminal: it says something, and does nothing."""
-    return _UNSAFE.sub("", text)
-
-
-def _json(value: Any, indent: int | None = 2) -> str:
-    """Write JSON for people and programs: what a terminal would obey is escaped, the rest stays readable."""
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, indent=indent, ensure_ascii=False))
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-@contextmanager
-def _steps(first: str) -> Iterator[Callable[[str], None]]:
-    """Show what happens: a spinner on a terminal, a line for each step elsewhere. All of it on stderr."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda text: print(text, file=sys.stderr, flush=True)
-        return
-    with console.status(first) as spinner:
-        yield spinner.update
-
-
-@contextmanager
-def _documents_bar() -> Iterator[Callable[[Progress], None]]:
-    """Show how many documents are done: a bar on a terminal, a line at a time elsewhere. All of it on stderr."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-
-        def line(now: Progress) -> None:
-            text = f"progress {now.done}/{now.total} documents, {now.chunks} chunks, {now.seconds:.1f} s"
-            print(text, file=sys.stderr, flush=True)
-
-        yield line
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("documents, {task.fields[chunks]} chunks"))
-    with Bar(*columns, TimeElapsedColumn(), console=console) as bar:
-        task = bar.add_task("ingest", total=None, chunks=0)
-        yield lambda now: bar.update(task, completed=now.done, total=now.total, chunks=now.chunks)
-
-
 def _finish_ingest(result: JobResult, file: Path | None, as_json: bool) -> None:
     if not result.succeeded or result.report is None:
         reason = result.reason or "it ended without a report"
@@ -404,13 +309,13 @@ def _finish_ingest(result: JobResult, file: Path | None, as_json: bool) -> None:
         except OSError as error:
             raise ConfigurationError(f"{file}: {error.strerror or error}: give another file with --report.") from error
     if as_json:
-        print(_json(result.report, indent=None))
+        print(json_text(result.report, indent=None))
         return
     figures = {key: value for key, value in result.report.items() if key != "errors"}
-    _print_table(tuple(figures), [tuple(str(value) for value in figures.values())])
+    print_table(tuple(figures), [tuple(str(value) for value in figures.values())])
     errors = result.report.get("errors") or []
     if errors:
-        _print_table(("quarantined", "reason"), [(str(each["uri"]), str(each["reason"])) for each in errors])
+        print_table(("quarantined", "reason"), [(str(each["uri"]), str(each["reason"])) for each in errors])
 
 
 def _print_status(found: dict[str, Any]) -> None:
@@ -423,16 +328,18 @@ def _print_status(found: dict[str, Any]) -> None:
         for application in found["applications"]
         for each in application["deployments"]
     ]
-    _print_table(("deployment", "status", "replicas"), deployments)
+    print_table(("deployment", "status", "replicas"), deployments)
     if found["index"]:
-        _print_table(tuple(found["index"]), [tuple(str(value) for value in found["index"].values())])
+        print_table(tuple(found["index"]), [tuple(str(value) for value in found["index"].values())])
+    if found["sources"]:
+        print_sources(found["sources"])
     rows = [
         (str(each["pid"]), each["name"], f"{each['rss_mb']:.0f}", _mb(each["pss_mb"]), " ".join(each["listening"]))
         for each in found["processes"]
     ]
     memory = found["memory"]
     rows.append(("", "all", f"{memory['rss_mb']:.0f}", _mb(memory["pss_mb"]), ""))
-    _print_table(("pid", "process", "RSS MB", "PSS MB", "listens on"), rows)
+    print_table(("pid", "process", "RSS MB", "PSS MB", "listens on"), rows)
     for error in found["errors"]:
         print(error, file=sys.stderr)
 
@@ -447,17 +354,3 @@ def _print_citations(answer: dict[str, Any]) -> None:
         print(shown(f"[{citation['n']}] {' '.join(citation['title'].split())}{page}: {citation['uri']}"))
     if answer.get("degraded"):
         print(f"degraded: {', '.join(answer['degraded'])}", file=sys.stderr)
-
-
-def _print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print a table on a terminal, tab-separated lines elsewhere."""
-    console = Console()
-    if not console.is_terminal:
-        print("\t".join(columns))
-        for row in rows:
-            print("\t".join(shown(" ".join(cell.split())) for cell in row))
-        return
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*(Text(shown(cell)) for cell in row))
-    console.print(table)

@@ -1,4 +1,4 @@
-"""Bulk ingestion as a job of the cluster: submit it, follow it, read its report."""
+"""Bulk ingestion, and a change of model, as jobs of the cluster: submit them, follow them, read their reports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,14 @@ def source_uri(source: str) -> str:
     return str(path)
 
 
+def reindex_entrypoint(config: Path, model: Path, given: Mapping[str, Any], sample: int, seed: int) -> str:
+    """Give the command line of a change of model; `given` are the model's own settings, by name."""
+    words = ["python", "-m", "ingest", "reindex", "--config", str(config), "--model", str(model)]
+    words += ["--sample", str(sample), "--seed", str(seed)]
+    # One word each: a prefix may begin with a dash.
+    return shlex.join([*words, *(f"--{name.replace('_', '-')}={value}" for name, value in given.items())])
+
+
 def entrypoint(config: Path, source: str, tenant: str, acl: str) -> str:
     """Give the job's command line."""
     words = ["python", "-m", "ingest", "bulk", "--config", str(config), "--source", source, "--tenant", tenant]
@@ -86,21 +94,20 @@ def excludes(data_dir: Path, project: Path = PROJECT_ROOT) -> list[str]:
     return [*EXCLUDES, *("/" + re.sub(r"([\\*?\[\]!# ])", r"\\\1", path.as_posix()) for path in sorted(within))]
 
 
-class IngestJob:
+class Job:
     """One submitted job. Raises `Unavailable` wherever the cluster does not take it or loses it."""
 
-    def __init__(self, state: State, source: str, tenant: str, acl: str = "") -> None:
+    def __init__(self, state: State, command: str, metadata: dict[str, str]) -> None:
         from ray.job_submission import JobSubmissionClient
 
         # Ray tells of every file that it packs or leaves out.
         logging.getLogger("ray").setLevel(logging.ERROR)
-        config = Path(state.data_dir) / "serve_config.yaml"
         try:
             self._client = JobSubmissionClient(state.dashboard, headers=ray_headers(state))
             self.job_id: str = self._client.submit_job(
-                entrypoint=entrypoint(config, source_uri(source), tenant, acl),
+                entrypoint=command,
                 runtime_env={"working_dir": str(PROJECT_ROOT), "excludes": excludes(Path(state.data_dir))},
-                metadata={"tenant": tenant},
+                metadata=metadata,
             )
         except (ConnectionError, RuntimeError, OSError) as error:
             raise Unavailable(
@@ -154,6 +161,25 @@ class IngestJob:
                 yield from lines
         if rest:
             yield rest
+
+
+class IngestJob(Job):
+    """Bulk ingestion of one source."""
+
+    def __init__(self, state: State, source: str, tenant: str, acl: str = "") -> None:
+        super().__init__(state, entrypoint(_config(state), source_uri(source), tenant, acl), {"tenant": tenant})
+
+
+class ReindexJob(Job):
+    """Filling the index for another embedding model, and comparing the two."""
+
+    def __init__(self, state: State, model: Path, given: Mapping[str, Any], sample: int, seed: int) -> None:
+        command = reindex_entrypoint(_config(state), model, given, sample, seed)
+        super().__init__(state, command, {"model": model.name})
+
+
+def _config(state: State) -> Path:
+    return Path(state.data_dir) / "serve_config.yaml"
 
 
 def read_progress(line: str) -> Progress | None:

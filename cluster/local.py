@@ -20,7 +20,9 @@ from cluster.preflight import prepare_directory, require_disk, require_free
 from cluster.serve_file import ServeFile, read_serve_file, write_effective
 from cluster.state import Ports, State, ray_token_file, read_state
 from index.ledger import Ledger
+from index.models import Models, is_behind
 from index.settings import AppArgs, load
+from ingest.source_states import source_states
 from policies.errors import ConfigurationError, RayragError, Unavailable
 from policies.tokens import ClaimNames, DevelopmentIssuer
 
@@ -71,6 +73,7 @@ def up(options: UpOptions, progress: Progress) -> UpResult:
         file = read_serve_file(options.config, options.data_dir, options.port)
         state = _checked(file, options)
         make_secrets(file.args)
+        behind = settle_model(file.args)
         write_effective(file)
         state = State(**{**_fields(state), "ray_temp": str(ray_head.temp_directory(data_dir))})
         state.save()
@@ -82,7 +85,8 @@ def up(options: UpOptions, progress: Progress) -> UpResult:
             # Also on Ctrl-C: nothing half started stays behind.
             stop(state)
             raise
-        return UpResult(state, False, time.monotonic() - started, tuple(_warnings(state, file)))
+        warnings = [*_warnings(state, file), *([behind] if behind else [])]
+        return UpResult(state, False, time.monotonic() - started, tuple(warnings))
 
 
 def down(data_dir: Path) -> int:
@@ -126,6 +130,7 @@ def status(state: State) -> dict[str, Any]:
         "addresses": addresses(state),
         "applications": [],
         "index": None,
+        "sources": [],
         "memory": {
             "rss_mb": round(sum(row.rss_mb for row in rows), 1),
             "pss_mb": round(sum(row.pss_mb if row.pss_mb is not None else row.rss_mb for row in rows), 1),
@@ -133,7 +138,7 @@ def status(state: State) -> dict[str, Any]:
         "processes": [asdict(row) for row in rows],
         "errors": [],
     }
-    for key, ask in (("applications", _applications), ("index", _index)):
+    for key, ask in (("applications", _applications), ("index", _index), ("sources", _sources)):
         try:
             found[key] = ask(state)
         except RayragError as error:
@@ -160,6 +165,18 @@ def make_secrets(args: AppArgs) -> None:
     scrape = Path(args.identity.scrape_token_file) if args.identity.scrape_token_file else None
     if scrape is not None and scrape.is_relative_to(data_dir):
         _make_token(scrape)
+
+
+def settle_model(args: AppArgs) -> str | None:
+    """Check that the configuration's embedding model is the index's, before anything starts.
+
+    Says what to put into the file where it still names the one before a promotion. Raises `ConfigurationError`.
+    """
+    models = Models(args.store.ledger)
+    try:
+        return is_behind(models.settle(args.embedding), args.embedding)
+    finally:
+        models.close()
 
 
 def _make_token(path: Path) -> None:
@@ -286,5 +303,13 @@ def _index(state: State) -> dict[str, Any]:
     ledger = Ledger(args.store.ledger)
     try:
         return asdict(ledger.counts())
+    finally:
+        ledger.close()
+
+
+def _sources(state: State) -> list[dict[str, Any]]:
+    ledger = Ledger(load(Path(state.config), state.data_dir).store.ledger)
+    try:
+        return [asdict(source) for source in source_states(ledger)]
     finally:
         ledger.close()

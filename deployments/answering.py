@@ -78,7 +78,7 @@ class Answering:
         found = await self.retrieve(guarded, body, max(body.top_k, MIN_ANSWER_PASSAGES))
         hits = found.hits
         timings = dict(found.timings_ms)
-        task = _task(guarded, body.question, hits, options)
+        task = _task(guarded, body.question, found, options)
         checker = guarded.citing([_evidence(hit) for hit in hits])
         pieces: list[str] = []
         written: Written | None = None
@@ -113,7 +113,7 @@ class Answering:
             degraded=degraded,
             generator=written.generator,
             timings_ms=timings,
-            as_of=now(),
+            as_of=as_of(hits),
         )
 
     async def _write(
@@ -158,15 +158,16 @@ class Answering:
         return [_citation(n, hits[passage], start, end) for n, (passage, start, end) in enumerate(places, 1)]
 
 
-def _task(guarded: GuardedRequest, question: str, hits: tuple[Hit, ...], options: Options) -> Task:
+def _task(guarded: GuardedRequest, question: str, found: Retrieved, options: Options) -> Task:
     return Task(
         question=question,
-        passages=hits,
+        passages=found.hits,
         tenant=guarded.principal.tenant,
         history=options.history,
         max_tokens=options.max_tokens,
         temperature=options.temperature,
         request_id=guarded.request_id,
+        model_id=found.model_id,
     )
 
 
@@ -175,9 +176,13 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def now() -> str:
-    """The present moment, UTC, as ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def as_of(hits: Sequence[Hit]) -> str:
+    """The moment that an answer from these passages holds for: when the source that was listed longest ago was.
+
+    Now, where none of them follows a source. UTC, as ISO 8601.
+    """
+    moment = min((hit.as_of for hit in hits if hit.as_of is not None), default=time.time())
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _evidence(hit: Hit) -> Evidence:

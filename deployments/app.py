@@ -3,7 +3,8 @@
 Ingress ─▶ Retrieval ─▶ Embedding
 │           └──────▶ Reranking
 ├────▶ Generation ─▶ Embedding, LLMServer (vLLM)
-└────▶ Sync ───────▶ Embedding
+├────▶ Sync ───────▶ Embedding
+└────▶ Freshness ──▶ Embedding
 """
 
 # No postponed annotations here: Ray reads `build`'s to turn the file's `args` into the checked model.
@@ -12,6 +13,7 @@ from typing import Any
 from ray.serve import Application
 
 from deployments.embedding import Embedding
+from deployments.freshness import Freshness
 from deployments.generation import Generation
 from deployments.ingress import Ingress
 from deployments.llm import llm_server
@@ -29,7 +31,8 @@ def build(args: AppArgs) -> Application:
     llm = llm_server(args.generation) if args.generation.kind == "vllm" else None
     generation = _bind(Generation, args, embedding, llm)
     sync = _bind(Sync, args, embedding)
-    return _bind(Ingress, args, retrieval, generation, sync)
+    freshness = _bind(Freshness, args, embedding)
+    return _bind(Ingress, args, retrieval, generation, sync, freshness)
 
 
 def _bind(deployment: Any, *arguments: Any) -> Application:

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.metrics import Metrics
 from deployments.problems import answer_for
+from deployments.webhooks import MAX_BODY_BYTES, PATH
 from index.settings import LimitSettings
 from policies.errors import TooLarge
 
@@ -62,6 +63,8 @@ class Boundary:
 
     def _limit(self, scope: Scope) -> int:
         limits: LimitSettings = scope["app"].state.limits
+        if scope["path"].startswith(PATH):
+            return min(limits.max_body_bytes, MAX_BODY_BYTES)
         upload = scope["path"] == "/v1/documents" and scope["method"] == "POST"
         return int(limits.max_upload_mb * 1_000_000) if upload else limits.max_body_bytes
 

@@ -175,7 +175,44 @@ class Problem(BaseModel):
     request_id: str
 
 
+class WebhookResponse(Body):
+    """`accepted`: so many documents will be looked at; 0: the source will be listed."""
+
+    request_id: str
+    accepted: int
+
+
 class StatusWord(Body):
     """All that a probe is told."""
 
     status: Literal["ok", "starting", "unavailable"]
+
+
+class SourceBody(Body):
+    """A source that is kept fresh. Times are seconds or ISO 8601, UTC.
+
+    `lag_s`: for so long the index may miss what changed; none before the first listing ended well. `behind`: over the
+    source's objective and its pace of listing.
+    """
+
+    name: str
+    kind: str
+    uri: str
+    state: Literal["waiting", "syncing", "current", "failing", "paused"]
+    documents: int
+    dead_letters: int
+    as_of: str | None
+    lag_s: float | None
+    behind: bool
+    failures: int
+    last_error: str | None
+    retry_in_s: float | None
+    hints: int
+    changes: dict[str, int]
+
+
+class SourcesResponse(Body):
+    """`kept_fresh`: whether the part that keeps sources fresh answers."""
+
+    kept_fresh: bool
+    sources: list[SourceBody]

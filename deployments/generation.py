@@ -33,7 +33,10 @@ EXTRACTIVE = "extractive"
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What to answer, from which passages, for whom. `max_tokens` and `temperature` override the configuration's."""
+    """What to answer, from which passages, for whom. `max_tokens` and `temperature` override the configuration's.
+
+    `model_id`: the embedding model that found the passages; None: none did.
+    """
 
     question: str
     passages: tuple[Hit, ...]
@@ -42,6 +45,7 @@ class Task:
     max_tokens: int | None = None
     temperature: float | None = None
     request_id: str = ""
+    model_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ class Generation:
         passages = [Passage(hit.chunk_id, hit.document_id, hit.title, hit.text, hit.score) for hit in task.passages]
         found = candidates(task.question, passages)
         try:
-            similarity = await self._similarity(task.question, [candidate.embedded for candidate in found])
+            similarity = await self._similarity(task, [candidate.embedded for candidate in found])
         except (RayError, RayServeException):
             similarity = np.zeros(len(found), np.float32)
             degraded = (*degraded, "embedding")
@@ -117,10 +121,10 @@ class Generation:
         quotes = tuple(Excerpt(quote.passage, quote.start, quote.end) for quote in chosen.quotes)
         return Written(EXTRACTIVE, False, chosen.answer, quotes, degraded)
 
-    async def _similarity(self, question: str, sentences: Sequence[str]) -> NDArray[np.float32]:
+    async def _similarity(self, task: Task, sentences: Sequence[str]) -> NDArray[np.float32]:
         if not sentences:
             return np.zeros(0, np.float32)
-        vectors = await self._embedding.sentences.remote([question, *sentences])
+        vectors = await self._embedding.sentences.remote([task.question, *sentences], task.model_id)
         similarity: NDArray[np.float32] = vectors[1:] @ vectors[0]
         return similarity
 

@@ -6,12 +6,13 @@ import asyncio
 import hmac
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
@@ -20,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from deployments import openai_api
-from deployments.answering import Answering, Options, Text, collect, now
+from deployments.answering import Answering, Options, Text, as_of, collect
 from deployments.boundary import Boundary
 from deployments.contract import (
     ChatRequest,
@@ -33,18 +34,24 @@ from deployments.contract import (
     QueryResponse,
     RetrieveResponse,
     RuleBody,
+    SourceBody,
+    SourcesResponse,
     StatusWord,
     UploadResponse,
+    WebhookResponse,
 )
 from deployments.exposition import exposition
 from deployments.identity import audit_log, policy_version, scrape_token, verifier
 from deployments.metrics import Metrics
 from deployments.streaming import query_events, streamed
 from deployments.uploads import read_uploads, upload_response
+from deployments.webhooks import PATH as WEBHOOKS
+from deployments.webhooks import Webhooks
 from index.document import Hit
 from index.ledger import Ledger
 from index.ledger_records import DocumentRecord
 from index.settings import AppArgs
+from ingest.source_states import source_states
 from policies.access import AccessRule
 from policies.audit_chain import question_sha256
 from policies.errors import InvalidRequest, NotFound, RayragError, TooLarge, Unauthenticated
@@ -59,6 +66,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: {"model": Problem, "content": {"application/problem+json": {}}} for code in (401, 403, 413, 422, 429, 503)
 }
 _bearer = HTTPBearer(auto_error=False)
+_signature = APIKeyHeader(name="webhook-signature", scheme_name="StandardWebhooks", auto_error=False)
 api = FastAPI(
     title="rayrag",
     version="1",
@@ -145,18 +153,22 @@ class Ingress:
         retrieval: DeploymentHandle[Any],
         generation: DeploymentHandle[Any],
         sync: DeploymentHandle[Any],
+        freshness: DeploymentHandle[Any],
     ) -> None:
         self._args = args
         # The middleware was built before the configuration was known.
         api.state.limits = args.limits
         self._sync = sync
+        self._freshness = freshness
         self._metrics = Metrics("ingress")
         self._answering = Answering(retrieval, generation, self._metrics)
         self._retrieval = retrieval
         self._ledger = Ledger(args.store.ledger)
         self._scrape_token = scrape_token(args.identity)
         self._roles = Roles.load(args.identity.roles)
-        self._guard = Guard(verifier(args.identity), self._roles, audit_log(args), policy_version(args))
+        audit, policies = audit_log(args), policy_version(args)
+        self._guard = Guard(verifier(args.identity), self._roles, audit, policies)
+        self._webhooks = Webhooks(self._ledger, audit, policies)
         api.state.authenticate = self._guard.authenticate
 
     # ---- questions
@@ -181,7 +193,7 @@ class Ingress:
             hits=[_hit(hit) for hit in found.hits],
             degraded=list(found.degraded),
             timings_ms=found.timings_ms,
-            as_of=now(),
+            as_of=as_of(found.hits),
         )
 
     @api.post("/v1/chat/completions", responses=_PROBLEMS)
@@ -251,6 +263,31 @@ class Ingress:
         async with self._guard.request(token, "documents:delete", "documents.delete", request_id, detail) as guarded:
             await self._sync.delete.remote(guarded.principal, document_id)
         return DocumentStatus(document_id=document_id, version=None, status="deleted")
+
+    # ---- sources
+
+    @api.get("/v1/sources", response_model=SourcesResponse, responses=_PROBLEMS)
+    async def sources(self, token: Token, request_id: RequestId) -> SourcesResponse:
+        """Give the state, the lag and the last error of each source of the caller's tenant that is kept fresh."""
+        async with self._guard.request(token, "system:monitor", "sources", request_id) as guarded:
+            found = await asyncio.to_thread(source_states, self._ledger, guarded.principal.tenant)
+            try:
+                running = bool(await self._freshness.running.remote())
+            except (RayError, RayServeException):
+                running = False  # nothing keeps them fresh: that is what the caller asks about
+        return SourcesResponse(kept_fresh=running, sources=[SourceBody(**asdict(state)) for state in found])
+
+    @api.post(
+        WEBHOOKS + "{source}",
+        status_code=202,
+        response_model=WebhookResponse,
+        responses=_PROBLEMS,
+        dependencies=[Depends(_signature)],
+    )
+    async def webhook(self, source: str, request: Request, request_id: RequestId) -> WebhookResponse:
+        """Have documents looked at, or the source listed: JSON or CloudEvents, signed as Standard Webhooks says."""
+        accepted = await self._webhooks.accept(source, request.headers, await request.body(), request_id)
+        return WebhookResponse(request_id=request_id, accepted=accepted)
 
     # ---- probes and metrics
 

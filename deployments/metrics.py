@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
+_AGES = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86_400.0]
 _SECONDS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0]
 
 
@@ -26,6 +27,12 @@ class Metrics:
         self._withheld = Counter("rag_withheld", "Passages held back by the second gate", ("reason",))
         self._hits = Counter("rag_cache_hits", "Cache hits", ("cache",))
         self._misses = Counter("rag_cache_misses", "Cache misses", ("cache",))
+        self._freshness = Histogram(
+            "rag_freshness_seconds", "From a change to its being searchable", _AGES, ("source",)
+        )
+        self._late = Counter("rag_freshness_missed", "Changes searchable later than the objective", ("source",))
+        self._lag = Gauge("rag_source_lag_seconds", "Since when the index may miss changes", ("source",))
+        self._dead_letters = Gauge("rag_dead_letters", "Documents given up", ("source",))
         self._in_work = 0
 
     def request(self, method: str, endpoint: str, status: int, seconds: float) -> None:
@@ -75,3 +82,17 @@ class Metrics:
     def cache(self, name: str, hit: bool) -> None:
         """Count a look-up."""
         (self._hits if hit else self._misses).inc(1, {"cache": name})
+
+    def fresh(self, source: str, seconds: float, objective_s: float) -> None:
+        """Record how long a change took until it was searchable."""
+        self._freshness.observe(seconds, {"source": source})
+        if seconds > objective_s:
+            self._late.inc(1, {"source": source})
+
+    def lag(self, source: str, seconds: float) -> None:
+        """Record for how long a source has not been listed well."""
+        self._lag.set(seconds, {"source": source})
+
+    def dead_letters(self, source: str, count: int) -> None:
+        """Record how many documents of a source are given up."""
+        self._dead_letters.set(count, {"source": source})

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from policies.errors import (
+    BadSignature,
     ConfigurationError,
     Conflict,
     ContentBlocked,
@@ -34,6 +35,7 @@ log = logging.getLogger("ray.serve")
 
 STATUS: dict[type[RayragError], HTTPStatus] = {
     Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    BadSignature: HTTPStatus.UNAUTHORIZED,
     Forbidden: HTTPStatus.FORBIDDEN,
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
@@ -108,6 +110,8 @@ def _on_purpose(error: RayragError, request_id: str) -> ProblemAnswer:
         return ProblemAnswer(status, _NOT_FOUND)
     if isinstance(error, Unauthenticated):
         return ProblemAnswer(status, "a valid bearer token is needed", {"WWW-Authenticate": "Bearer"})
+    if isinstance(error, BadSignature):
+        return ProblemAnswer(status, "a valid signature is needed", {"WWW-Authenticate": "Webhook-Signature"})
     if isinstance(error, Overloaded):
         return ProblemAnswer(status, error.detail, {"Retry-After": str(error.retry_after_s)})
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -19,11 +19,11 @@ from deployments.metrics import Metrics
 from index.access_rules import LiveDocument, Visible
 from index.analysis import analyse
 from index.document import Hit
-from index.embedding import identify
-from index.embedding_cache import EmbeddingCache
 from index.ledger import Ledger
 from index.settings import AppArgs
-from index.vectors import Candidate, VectorStore
+from index.stores import Live, LiveIndex
+from index.vectors import Candidate
+from policies.errors import Unavailable
 from policies.principals import Principal
 
 Mode = Literal["auto", "hybrid", "dense", "keyword"]
@@ -42,12 +42,16 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Retrieved:
-    """Passages that the caller may read, best first, and what it took. `withheld`: found, and held back."""
+    """Passages that the caller may read, best first, and what it took. `withheld`: found, and held back.
+
+    `model_id`: the embedding model that all of it comes from; None where nothing is visible to the caller.
+    """
 
     hits: tuple[Hit, ...]
     degraded: tuple[str, ...] = ()
     withheld: int = 0
     timings_ms: dict[str, float] = field(default_factory=dict)
+    model_id: str | None = None
 
 
 @serve.deployment(name="Retrieval")
@@ -60,26 +64,41 @@ class Retrieval:
         self._embedding = embedding
         self._reranking = reranking
         self._ledger = Ledger(args.store.ledger)
-        model = identify(args.embedding)
-        self._store = VectorStore(args.store, model.model_id, model.dim)
-        self._store.open()
-        self._embeddings = EmbeddingCache(args.store.embeddings, model.model_id)
+        self._live = Live(args)
+        self._live.ask()
         self._metrics = Metrics("retrieval")
 
     async def search(self, caller: Principal, search: Search) -> Retrieved:
-        """Find the passages that answer, among those that the caller may read at this moment."""
+        """Find the passages that answer, among those that the caller may read at this moment.
+
+        One model gives all of it, also while another becomes the live one: which it is, is decided here.
+        """
+        index = await self._index()
+        try:
+            return await self._search(index, caller, search)
+        except Unavailable:
+            newest = await asyncio.to_thread(self._live.ask)
+            if newest is index:
+                raise
+            return await self._search(newest, caller, search)  # the former one was dropped meanwhile
+
+    async def _index(self) -> LiveIndex:
+        kept = self._live.kept()
+        return kept if kept is not None else await asyncio.to_thread(self._live.ask)
+
+    async def _search(self, index: LiveIndex, caller: Principal, search: Search) -> Retrieved:
         timings: dict[str, float] = {}
         degraded: list[str] = []
         with self._metrics.stage("rights", timings):
             visible = await asyncio.to_thread(self._ledger.visible_rules, caller)
         if visible is None:
             return Retrieved((), timings_ms=timings)
-        searching = asyncio.create_task(self._keyword(search, visible))  # goes on while the question is embedded
+        searching = asyncio.create_task(self._keyword(index, search, visible))  # goes on while the question is embedded
         try:
             with self._metrics.stage("embedding", timings):
-                vectors = await self._question(caller, search, degraded)
+                vectors = await self._question(index, caller, search, degraded)
             with self._metrics.stage("search", timings):
-                dense, keyword = await asyncio.gather(self._dense(search, visible, vectors), searching)
+                dense, keyword = await asyncio.gather(self._dense(index, search, visible, vectors), searching)
         finally:
             searching.cancel()
         with self._metrics.stage("gate", timings):
@@ -87,10 +106,10 @@ class Retrieval:
             live = await self._gate(candidates.values(), caller)
         allowed = {key: c for key, c in candidates.items() if _passes(c, live)}
         with self._metrics.stage("fusion", timings):
-            cosines = await self._cosines(vectors, dense, allowed)
+            cosines = await self._cosines(index, vectors, dense, allowed)
             fused = fuse(_scored(dense, allowed), _scored(keyword, allowed), self._settings.dense_weight, cosines)
         with self._metrics.stage("reranking", timings):
-            ranked = await self._rerank(search, vectors, fused, allowed, degraded)
+            ranked = await self._rerank(index, search, vectors, fused, allowed, degraded)
         with self._metrics.stage("gate", timings):
             best = [allowed[item.id] for item in ranked[: search.top_k]]
             now = await self._gate(best, caller) if best else {}
@@ -100,11 +119,11 @@ class Retrieval:
         self._metrics.withheld(withheld, "ledger")
         for stage in degraded:
             self._metrics.degraded(stage)
-        return Retrieved(hits, tuple(degraded), withheld, timings)
+        return Retrieved(hits, tuple(degraded), withheld, timings, index.model_id)
 
     async def confirm(self, caller: Principal, hits: Sequence[Hit]) -> frozenset[str]:
         """Give the chunk ids that may still be shown now: the gate for citations, right before they leave."""
-        keys = [(hit.document_id, hit.version, hit.access_id) for hit in hits]
+        keys = [(hit.document_id, hit.version) for hit in hits]
         live = await asyncio.to_thread(self._ledger.gate, keys, caller)
         return frozenset(
             hit.chunk_id
@@ -114,35 +133,44 @@ class Retrieval:
 
     async def check_health(self) -> None:
         """Raise when the store does not answer, so that Serve replaces a replica that lost its connection."""
-        await asyncio.to_thread(self._store.healthy)
+        index = await self._index()
+        await asyncio.to_thread(index.store.healthy)
 
-    async def _question(self, caller: Principal, search: Search, degraded: list[str]) -> QuestionVectors | None:
+    async def _question(
+        self, index: LiveIndex, caller: Principal, search: Search, degraded: list[str]
+    ) -> QuestionVectors | None:
         if search.mode == "keyword":
             return None
         try:
             vectors: QuestionVectors = await idempotent(
-                lambda: self._embedding.question.remote(caller.tenant, search.question, search.keep)
+                lambda: self._embedding.question.remote(caller.tenant, search.question, index.model_id, search.keep)
             )
             return vectors
         except (RayError, RayServeException):
             degraded.append("embedding")  # keyword search goes on alone
             return None
 
-    async def _dense(self, search: Search, visible: Visible, vectors: QuestionVectors | None) -> list[Candidate]:
+    async def _dense(
+        self, index: LiveIndex, search: Search, visible: Visible, vectors: QuestionVectors | None
+    ) -> list[Candidate]:
         if vectors is None:
             return []
         depth = max(self._settings.depth, search.top_k)
-        return await asyncio.to_thread(self._store.search_dense, vectors.dense, visible, depth, search.document_ids)
+        return await asyncio.to_thread(index.store.search_dense, vectors.dense, visible, depth, search.document_ids)
 
-    async def _keyword(self, search: Search, visible: Visible) -> list[Candidate]:
+    async def _keyword(self, index: LiveIndex, search: Search, visible: Visible) -> list[Candidate]:
         if search.mode == "dense":
             return []
         depth = max(self._settings.depth, search.top_k)
         terms = analyse(search.question)
-        return await asyncio.to_thread(self._store.search_keyword, terms, visible, depth, search.document_ids)
+        return await asyncio.to_thread(index.store.search_keyword, terms, visible, depth, search.document_ids)
 
     async def _cosines(
-        self, vectors: QuestionVectors | None, dense: Sequence[Candidate], allowed: Mapping[str, Candidate]
+        self,
+        index: LiveIndex,
+        vectors: QuestionVectors | None,
+        dense: Sequence[Candidate],
+        allowed: Mapping[str, Candidate],
     ) -> dict[str, float]:
         """Score what only keyword search found: its vector is in the cache, and a zero would bury it."""
         found = {candidate.chunk_id for candidate in dense}
@@ -150,16 +178,17 @@ class Retrieval:
         if vectors is None or not others:
             return {}
         keys = [bytes.fromhex(candidate.text_hash) for candidate in others]
-        kept = await asyncio.to_thread(self._embeddings.get_dense, keys)
+        kept = await asyncio.to_thread(index.embeddings.get_dense, keys)
         pairs = zip(others, keys, strict=True)
         return {candidate.chunk_id: float(kept[key] @ vectors.dense) for candidate, key in pairs if key in kept}
 
     async def _gate(self, candidates: Iterable[Candidate], caller: Principal) -> dict[str, LiveDocument]:
-        keys = [(c.document_id, c.version, c.access_id) for c in candidates]
+        keys = [(c.document_id, c.version) for c in candidates]
         return await asyncio.to_thread(self._ledger.gate, keys, caller) if keys else {}
 
     async def _rerank(
         self,
+        index: LiveIndex,
         search: Search,
         vectors: QuestionVectors | None,
         fused: list[Scored],
@@ -173,7 +202,7 @@ class Retrieval:
         texts, hashes = [c.text for c in first], [c.text_hash for c in first]
         try:
             scores: list[float | None] = await idempotent(
-                lambda: reranking.scores.remote(search.question, vectors, texts, hashes)
+                lambda: reranking.scores.remote(search.question, vectors, texts, hashes, index.model_id)
             )
         except (RayError, RayServeException):
             degraded.append("reranking")
@@ -186,7 +215,7 @@ class Retrieval:
 
 def _passes(candidate: Candidate, live: Mapping[str, LiveDocument]) -> bool:
     document = live.get(candidate.document_id)
-    return document is not None and document.key == (candidate.document_id, candidate.version, candidate.access_id)
+    return document is not None and document.key == (candidate.document_id, candidate.version)
 
 
 def _scored(candidates: Sequence[Candidate], allowed: Mapping[str, Candidate]) -> list[Scored]:
@@ -207,4 +236,5 @@ def _hit(candidate: Candidate, document: LiveDocument, score: float) -> Hit:
         start=candidate.start,
         end=candidate.end,
         page=candidate.page,
+        as_of=document.as_of,
     )

@@ -13,16 +13,16 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import idempotent
 from index.document import DocumentRef
-from index.embedding import identify
 from index.ledger import Ledger
 from index.ledger_records import StoredDocument
+from index.models import live_tokenizer
 from index.settings import AppArgs
-from index.vectors import VectorStore
+from index.stores import ModelsChanged, Stores
 from ingest.chunking import Chunker
 from ingest.connector import Entry, InlineDocument
 from ingest.report import Outcome
 from ingest.sandbox import Parser
-from ingest.stages import Embedded, Preparation, change_rights, pipeline_key, stamped, sweep, write
+from ingest.stages import PIPELINE_KEY, Embedded, Preparation, Prepared, change_rights, stamped, sweep, write
 from policies.access import AccessRule
 from policies.errors import Conflict, NotFound
 from policies.principals import Principal
@@ -48,16 +48,15 @@ class Sync:
 
     def __init__(self, args: AppArgs, embedding: DeploymentHandle[Any]) -> None:
         parsing = args.ingest.parsing
-        model = identify(args.embedding)
         self._embedding = embedding
-        self._key = pipeline_key(model.model_id)
+        self._key = PIPELINE_KEY
         self._ledger = Ledger(args.store.ledger)
-        self._store = VectorStore(args.store, model.model_id, model.dim)
+        self._store = Stores(args)
         self._store.open()
         self._prepare = Preparation(
             self._ledger,
             Parser(parsing),
-            Chunker(args.ingest.chunking, model.tokenizer_file),
+            Chunker(args.ingest.chunking, live_tokenizer(args)),
             parsing.max_attempts,
             int(parsing.max_file_mb * 1_000_000),
         )
@@ -72,13 +71,13 @@ class Sync:
         """
         entry = await asyncio.to_thread(self._entry, caller, upload, may_overwrite)
         async with self._parsing:
-            prepared = await asyncio.to_thread(self._prepare, entry, caller.subject, upload.data)
+            prepared = await asyncio.to_thread(self._prepare, entry, lambda *_: upload.data or b"", caller.subject)
         if isinstance(prepared, Outcome):
             return await self._unchanged(prepared, entry)
-        vectors, computed = await idempotent(lambda: self._embedding.passages.remote(prepared.texts))
-        embedded = Embedded(prepared, tuple(vectors), sum(computed))
-        run_id = f"upload-{uuid.uuid4().hex}"
-        (outcome,) = await asyncio.to_thread(write, [embedded], self._ledger, self._store, run_id)
+        try:
+            outcome = await self._write(prepared)
+        except ModelsChanged:  # between the embedding and the writing
+            outcome = await self._write(prepared)
         if outcome.status != "indexed":
             raise Conflict("another version of this document was written at the same time; send it again")
         return outcome
@@ -100,6 +99,13 @@ class Sync:
         """Raise when the store does not answer."""
         await asyncio.to_thread(self._store.healthy)
 
+    async def _write(self, prepared: Prepared) -> Outcome:
+        vectors, computed = await idempotent(lambda: self._embedding.passages.remote(prepared.texts))
+        embedded = Embedded(prepared, tuple(vectors), sum(computed))
+        run_id = f"upload-{uuid.uuid4().hex}"
+        (outcome,) = await asyncio.to_thread(write, [embedded], self._ledger, self._store, run_id)
+        return outcome
+
     async def _unchanged(self, outcome: Outcome, entry: Entry) -> Outcome:
         if outcome.status == "unchanged":  # the same text may come under other rights
             await asyncio.to_thread(change_rights, outcome.document_id, entry.ref.rule, self._ledger, self._store)
@@ -118,7 +124,7 @@ class Sync:
             rule=upload.rule,
             size_bytes=len(content or b""),
         )
-        return stamped(Entry(ref=ref, location=None, inline=upload.inline, error=None), self._key)
+        return stamped(Entry(ref=ref, location=upload.uri, inline=upload.inline), self._key)
 
     def _place(self, caller: Principal, external_id: str, may_overwrite: bool) -> tuple[str, str]:
         own = f"{UPLOADS}/{caller.subject}"

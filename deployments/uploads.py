@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -13,16 +12,13 @@ from starlette.requests import Request
 from deployments.contract import DocumentStatus, DocumentUpload, RuleBody, UploadResponse
 from deployments.sync import Upload
 from ingest.acl_file import parse_acl
-from ingest.cleaning import clean, given_title
+from ingest.cleaning import clean, given_title, shown_uri
 from ingest.connector import InlineDocument
 from ingest.report import Outcome
 from policies.access import NOBODY, AccessRule
 from policies.errors import ConfigurationError, DocumentRejected, InvalidRequest, TooLarge, UnsupportedType
-from policies.principals import has_unseen
 
 MAX_FILES = 20
-URI_SCHEMES = ("http", "https", "file", "s3", "gs", "abfs", "smb")
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 
 
 async def read_uploads(request: Request, max_bytes: int) -> list[Upload]:
@@ -73,21 +69,9 @@ def _from_json(body: bytes) -> Upload:
     title, text = given_title(row.title), clean(row.text)
     if not text.strip():
         raise InvalidRequest("text: it is empty")
-    uri = _uri(row.uri) if row.uri else f"upload:{row.id}"
+    uri = shown_uri(row.uri) if row.uri else f"upload:{row.id}"
     inline = InlineDocument(title=title, text=text, metadata=row.metadata)
     return Upload(row.id, uri, _rule(row.acl), title, inline)
-
-
-def _uri(text: str) -> str:
-    """Check where a document says that it is: whoever is shown a citation may follow it.
-
-    Raises `InvalidRequest` for schemes that run code or start programs, and for characters which hide one: a browser
-    reads over them.
-    """
-    found = _SCHEME.match(text)
-    if text != text.strip() or has_unseen(text) or (found and found[1].lower() not in URI_SCHEMES):
-        raise InvalidRequest(f"uri: give a relative reference, or an address with {', '.join(URI_SCHEMES)}")
-    return text
 
 
 def _form_rule(text: str) -> AccessRule:

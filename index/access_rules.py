@@ -17,13 +17,13 @@ from sqlalchemy import ColumnElement, Integer, Select, case, false, func, select
 from sqlalchemy.engine import Connection
 
 from index.database import Database
-from index.ledger_schema import access_members, access_rules, documents, tenants
+from index.ledger_schema import access_members, access_rules, documents, source_runs, tenants
 from policies.access import AccessRule
 from policies.errors import InvalidRequest, NotFound
 from policies.principals import Principal
 
-HitKey = tuple[str, int, int]
-"""What a chunk's row says of itself: document id, version, access id."""
+HitKey = tuple[str, int]
+"""What a chunk's row says of itself: document id and version. Its rule is asked of the ledger."""
 
 MAX_CACHED_RULES = 100_000
 MAX_CACHED_IDS = 1_000_000  # over all callers, about 36 bytes each
@@ -46,7 +46,7 @@ class Visible:
 
 @dataclass(frozen=True, slots=True)
 class LiveDocument:
-    """A document as the ledger knows it now."""
+    """A document as the ledger knows it now. `as_of`: when its source was last listed well; none where none is."""
 
     document_id: str
     version: int
@@ -54,11 +54,12 @@ class LiveDocument:
     external_id: str
     title: str
     uri: str
+    as_of: float | None = None
 
     @property
     def key(self) -> HitKey:
         """What a chunk's row must say to belong to this document as it is now."""
-        return self.document_id, self.version, self.access_id
+        return self.document_id, self.version
 
 
 class AccessRules:
@@ -126,14 +127,18 @@ class AccessRules:
     def gate(self, hits: Iterable[HitKey], caller: Principal) -> dict[str, LiveDocument]:
         """Give the documents that may be shown now, by id: the second gate, after the store's filter.
 
-        A document is there only if some hit names its live version and its rule as they are at this moment, it
-        is in the caller's tenant, and its rule permits the caller (read from the rule's members again, not from
-        what `visible_rules` remembers). A hit passes if `live[document_id].key` equals its own key. One statement.
+        A document is there only if some hit names its live version, it is in the caller's tenant, and the rule that it
+        has at this moment permits the caller (read from the rule's members again, not from what `visible_rules`
+        remembers). A hit passes if `live[document_id].key` equals its own key. Which rule the row carries is for the
+        search alone: it follows a change, and who may read before and after it must not miss the document meanwhile.
+        One statement.
         """
         keys = set(hits)
         # A plain list and not `values`: PostgreSQL must see that they are few, and look up just these.
-        ids = sorted({document_id for document_id, _, _ in keys})
-        live = select(*(documents.c[field] for field in LiveDocument.__slots__))
+        ids = sorted({document_id for document_id, _ in keys})
+        fields = [documents.c[field] for field in LiveDocument.__slots__ if field != "as_of"]
+        live: Select[Any] = select(*fields, source_runs.c.as_of)
+        live = live.outerjoin_from(documents, source_runs, documents.c.source_id == source_runs.c.source_id)
         live = live.where(documents.c.document_id.in_(ids), self.shown_to(caller))
         if not keys:
             return {}

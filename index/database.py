@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,14 +61,21 @@ class Database:
     """One component's tables in one database, created on first use.
 
     `component` and `version` name the schema; several components may share a database. `pragmas` are for
-    SQLite connections. Safe to use from many threads.
+    SQLite connections. `upgrades` holds, by version, the statements that bring a database to the one after it; missing
+    tables need none. Safe to use from many threads.
 
     Raises `ConfigurationError` for a URL that cannot work and for a schema of another version, `Unavailable`
     when the database cannot be reached.
     """
 
     def __init__(
-        self, url: str, metadata: MetaData, component: str, version: int, pragmas: Mapping[str, str | int] | None = None
+        self,
+        url: str,
+        metadata: MetaData,
+        component: str,
+        version: int,
+        pragmas: Mapping[str, str | int] | None = None,
+        upgrades: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
         self._url = _checked(url, component)
         self._component = component
@@ -81,7 +88,7 @@ class Database:
         self._durable = self._engine.execution_options(**{_BEGIN: _begin_statements(self.is_sqlite, durable)})
         self._hasty = self._engine.execution_options(**{_BEGIN: _begin_statements(self.is_sqlite, "NORMAL")})
         try:
-            self._create(metadata, version)
+            self._create(metadata, version, upgrades or {})
         except BaseException:
             self._engine.dispose()
             raise
@@ -158,10 +165,13 @@ class Database:
         why = "cannot be reached or written" if error.connection_invalidated or not _passing(error) else "is locked"
         return f"the {self._component} database ({place}) {why}"
 
-    def _create(self, metadata: MetaData, version: int) -> None:
+    def _create(self, metadata: MetaData, version: int, upgrades: Mapping[int, Sequence[str]]) -> None:
         found = self._found_version()
         if found is None:
             self.write(lambda connection: self._create_all(connection, metadata, version))
+            found = self._found_version()
+        elif found < version and all(step in upgrades for step in range(found, version)):
+            self.write(lambda connection: self._upgrade(connection, metadata, version, upgrades))
             found = self._found_version()
         if found != version:
             raise ConfigurationError(
@@ -181,9 +191,25 @@ class Database:
         except DBAPIError as error:  # a file that is no SQLite database is neither operational nor an interface error
             raise Unavailable(self._sentence(error)) from error
 
-    def _create_all(self, connection: Connection, metadata: MetaData, version: int) -> None:
-        if not self.is_sqlite:  # SQLite already holds its one write lock
+    def _alone(self, connection: Connection) -> None:
+        """Let one process at a time change the schema; SQLite already holds its one write lock."""
+        if not self.is_sqlite:
             connection.execute(select(func.pg_advisory_xact_lock(CREATE_LOCK)))
+
+    def _upgrade(
+        self, connection: Connection, metadata: MetaData, version: int, upgrades: Mapping[int, Sequence[str]]
+    ) -> None:
+        self._alone(connection)
+        component = _versions.c.component == self._component
+        found = connection.execute(select(_versions.c.version).where(component)).scalar_one()
+        for step in range(found, version):  # none where another process was faster
+            for statement in upgrades[step]:
+                connection.exec_driver_sql(statement)
+        metadata.create_all(connection)
+        connection.execute(_versions.update().where(component).values(version=version))
+
+    def _create_all(self, connection: Connection, metadata: MetaData, version: int) -> None:
+        self._alone(connection)
         _versions.metadata.create_all(connection)
         metadata.create_all(connection)
         row = self.insert(_versions).values(component=self._component, version=version)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from sqlalchemy import case, or_, select
+from sqlalchemy import case, func, or_, select
 from sqlalchemy.engine import Connection
 
 from index.database import Database
@@ -81,6 +81,23 @@ class DeadLetters:
         if tenant is not None:
             rows = rows.where(tenants.c.name == storable(tenant))
         return self._database.read(lambda connection: [DeadLetter(*row) for row in connection.execute(rows)])
+
+    def count_dead_letters(self) -> dict[int, int]:
+        """Count the dead letters of each source that has some."""
+        rows = select(dead_letters.c.source_id, func.count()).group_by(dead_letters.c.source_id)
+        return self._database.read(lambda connection: {row[0]: row[1] for row in connection.execute(rows)})
+
+    def retry_dead_letter(self, document_id: str) -> bool:
+        """Give a document all its attempts again; it stays a dead letter until one succeeds. False: it is none."""
+
+        def work(connection: Connection) -> bool:
+            here = dead_letters.c.document_id == storable(document_id)
+            if connection.scalar(select(dead_letters.c.document_id).where(here)) is None:
+                return False
+            connection.execute(attempts.delete().where(attempts.c.document_id == storable(document_id)))
+            return True
+
+        return self._database.write(work)
 
     def clear(self, connection: Connection, document_ids: Sequence[str]) -> None:
         """Forget attempts and dead letters, as a part of the caller's transaction."""

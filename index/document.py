@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,8 @@ from policies.access import AccessRule
 
 Vector = NDArray[np.float32]
 """A dense embedding: float32[dim], unit length."""
+Vectors = Mapping[str, Vector]
+"""A text's dense embedding under each model that the index holds, by model id."""
 TokenVectors = NDArray[np.int8]
 """A text's token vectors: int8[tokens, dim]; the float vector is about `row / 127`, unit length."""
 
@@ -21,7 +25,8 @@ class DocumentRef:
     """A document as its source knows it, before its content is read.
 
     `external_id` is unique in its source; `fingerprint` changes whenever content may have changed (a cheap
-    value such as size and modification time, or a content hash); `rule` says who may read it.
+    value such as size and modification time, or a content hash); `rule` says who may read it; `seen_at` is when
+    the source said all this, in Unix seconds. `name` is what its people call it, where `external_id` is no name.
     """
 
     tenant: str
@@ -32,6 +37,8 @@ class DocumentRef:
     fingerprint: str
     rule: AccessRule
     size_bytes: int = 0
+    seen_at: float = field(default_factory=time.time, compare=False)
+    name: str | None = None
 
     @property
     def document_id(self) -> str:
@@ -78,10 +85,18 @@ class Chunk:
     page: int | None = None
     headings: tuple[str, ...] = ()
 
+    def context(self, title: str | None) -> str:
+        """What stands before the passage in what is embedded: the title, then the headings."""
+        return "\n".join(line for line in (title, " > ".join(self.headings)) if line)
+
     def embedded_text(self, title: str | None) -> str:
         """What the model and the keyword index read: the title, the headings, then the passage."""
-        lines = [line for line in (title, " > ".join(self.headings)) if line]
-        return "\n".join([*lines, self.text])
+        return embedded_text(self.context(title), self.text)
+
+
+def embedded_text(context: str, text: str) -> str:
+    """What the model and the keyword index read of a passage under its title and headings."""
+    return f"{context}\n{text}" if context else text
 
 
 def chunk_id(document: str, version: int, position: int) -> str:
@@ -91,7 +106,10 @@ def chunk_id(document: str, version: int, position: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage that the caller may read, as ranked. Offsets count characters of the extracted text."""
+    """A passage that the caller may read, as ranked. Offsets count characters of the extracted text.
+
+    `as_of`: the index holds what the document's source said then, in Unix seconds; none: it follows no source.
+    """
 
     chunk_id: str
     document_id: str
@@ -105,3 +123,4 @@ class Hit:
     start: int
     end: int
     page: int | None
+    as_of: float | None = None

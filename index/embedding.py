@@ -188,6 +188,11 @@ class Embedder:
         self._run(self._settings.query_prefix, texts, keep)
         return EncodedQueries(dense, tokens)
 
+    def fits(self, texts: Sequence[str]) -> list[bool]:
+        """Say of each passage whether the model reads all of it."""
+        encodings = self._tokenizer.encode_batch([self._settings.passage_prefix + text for text in texts])
+        return [not encoding.overflowing for encoding in encodings]
+
     def _run(self, prefix: str, texts: Sequence[str], keep: Callable[[list[int], list[Ids], Pass], None]) -> None:
         """Hand each batch to `keep`: the texts' rows, the places of each text's own tokens, what the model made of it.
 

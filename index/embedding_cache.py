@@ -72,9 +72,13 @@ class EmbeddingCache:
     All arrays given out are read-only. Every method raises `Unavailable` when the database does not answer.
     """
 
-    def __init__(self, url: str, model_id: str) -> None:
+    def __init__(self, url: str | Database, model_id: str) -> None:
         self._model = model_id
-        self._database = Database(url, metadata, "embeddings", VERSION, PRAGMAS)
+        self._database = Database(url, metadata, "embeddings", VERSION, PRAGMAS) if isinstance(url, str) else url
+
+    def of(self, model_id: str) -> EmbeddingCache:
+        """Give the embeddings of another model, over the same connections."""
+        return EmbeddingCache(self._database, model_id)
 
     def get_dense(self, hashes: Collection[bytes]) -> dict[bytes, Vector]:
         """Give the dense vectors of the texts that are known."""
@@ -126,6 +130,23 @@ class EmbeddingCache:
         if self._database.is_sqlite:
             self._database.read(_empty_the_log)
         return count
+
+    def drop_model(self) -> int:
+        """Remove all embeddings of this model, in short transactions, and give how many there were."""
+        count, after = 0, b""
+        while keys := self._page(after):
+            count += self._drop_mine(keys)
+            after = keys[-1]
+        return count
+
+    def _page(self, after: bytes) -> list[bytes]:
+        mine = select(embeddings.c.text_hash).where(embeddings.c.model == self._model, embeddings.c.text_hash > after)
+        rows = mine.order_by(embeddings.c.text_hash).limit(BATCH)
+        return self._database.read(lambda connection: list(connection.scalars(rows)))
+
+    def _drop_mine(self, keys: list[bytes]) -> int:
+        gone = embeddings.delete().where(embeddings.c.model == self._model, embeddings.c.text_hash.in_(keys))
+        return self._database.write(lambda connection: connection.execute(gone).rowcount)
 
     def close(self) -> None:
         """Close the connections that are not in use."""

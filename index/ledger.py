@@ -29,6 +29,7 @@ from index.ledger_records import (
     NewVersion,
     RowsToRepoint,
     RuleChange,
+    RuleSeen,
     StaleVersion,
     StoredDocument,
     WrittenVersion,
@@ -47,6 +48,7 @@ from index.ledger_schema import (
     tenants,
     versions,
 )
+from index.source_runs import SourceRuns
 from index.sources import Sources
 from policies.access import AccessRule
 from policies.errors import NotFound, Unavailable
@@ -72,12 +74,14 @@ class Ledger:
         self._sources = Sources(self._database)
         self._rules = AccessRules(self._database)
         self._failures = DeadLetters(self._database, self._sources)
+        self._runs = SourceRuns(self._database, self._sources)
         # Each noun has its file; here they are one surface, and the names are the same.
         self.tenant_id = self._sources.tenant_id
         self.find_tenant = self._sources.find_tenant
         self.source_id = self._sources.source_id
         self.cursor = self._sources.cursor
         self.set_cursor = self._sources.set_cursor
+        self.forget_cursor = self._sources.forget_cursor
         self.intern_rule = self._rules.intern_rule
         self.rule = self._rules.rule
         self.visible_rules = self._rules.visible_rules
@@ -86,6 +90,22 @@ class Ledger:
         self.give_back_attempt = self._failures.give_back_attempt
         self.reject = self._failures.reject
         self.dead_letters = self._failures.dead_letters
+        self.count_dead_letters = self._failures.count_dead_letters
+        self.retry_dead_letter = self._failures.retry_dead_letter
+        self.keep_source = self._runs.keep_source
+        self.kept_sources = self._runs.kept_sources
+        self.kept_source = self._runs.kept_source
+        self.is_kept = self._runs.is_kept
+        self.pause_source = self._runs.pause_source
+        self.forget_source = self._runs.forget_source
+        self.run_begins = self._runs.run_begins
+        self.run_succeeds = self._runs.run_succeeds
+        self.run_fails = self._runs.run_fails
+        self.source_run = self._runs.source_run
+        self.source_documents = self._runs.source_documents
+        self.hint = self._runs.hint
+        self.hints = self._runs.hints
+        self.clear_hints = self._runs.clear_hints
 
     # ---- writing a document
 
@@ -118,7 +138,8 @@ class Ledger:
 
         A compare-and-set for each, in one transaction for all: it holds only if the version is still the newest
         one, still being written, and the document was neither deleted nor given another rule since
-        `begin_version` (or a revoked right would come back with the new text). Then the former live version is
+        `begin_version`, nor heard of since its `ref.seen_at` (or a revoked right would come back with the new text).
+        Then the former live version is
         retired, and attempts and dead letter are forgotten. The title is the content's, else the source's, else
         the external id.
 
@@ -149,11 +170,13 @@ class Ledger:
 
         return self._database.write(work)
 
-    def set_rule(self, document_id: str, rule: AccessRule) -> RuleChange:
+    def set_rule(self, document_id: str, rule: AccessRule, seen_at: float | None = None) -> RuleChange:
         """Give a document another rule. It holds at once: chunks that carry the old id no longer pass the gate.
 
-        Raises `NotFound` for a document that is unknown or deleted.
+        `seen_at`: when the source said so; what it was heard to say later stays. Raises `NotFound` for a document that
+        is unknown or deleted.
         """
+        heard = time.time() if seen_at is None else seen_at
         stored = self.document(document_id)
         if stored is None or stored.deleted:
             raise NotFound(f"no document {document_id}")
@@ -163,10 +186,34 @@ class Ledger:
             document = _lock(connection, document_id)
             if document is None or document.deleted:
                 raise NotFound(f"no document {document_id}")
-            _update(connection, document_id, {"access_id": access_id, "updated_at": time.time()})
+            if document.seen_at > heard:
+                return RuleChange(document.access_id, document.access_id, document.version, document.chunk_count)
+            _update(connection, document_id, {"access_id": access_id, "updated_at": time.time(), "seen_at": heard})
             return RuleChange(document.access_id, access_id, document.version, document.chunk_count)
 
         return self._database.write(work)
+
+    def set_rules(self, tenant_id: int, rules: Sequence[RuleSeen]) -> None:
+        """Give many documents of a tenant other rules, as `set_rule` does, in one transaction.
+
+        What is unknown, deleted or was heard of later is left as it is. `unwritten_rules` then names the rows that are
+        to follow.
+        """
+        wanted = {item.document_id: (self.intern_rule(tenant_id, item.rule), item.seen_at) for item in rules}
+
+        def work(connection: Connection) -> None:
+            for batch in _batches(sorted(wanted)):
+                held = select(documents.c.document_id, documents.c.seen_at)
+                held = held.where(documents.c.document_id.in_(self._database.values(batch)))
+                held = held.where(documents.c.tenant_id == tenant_id, documents.c.deleted.is_(False))
+                rows = connection.execute(held.order_by(documents.c.document_id).with_for_update()).all()
+                for row in rows:
+                    access_id, seen_at = wanted[row.document_id]
+                    if row.seen_at <= seen_at:
+                        changes = {"access_id": access_id, "updated_at": time.time(), "seen_at": seen_at}
+                        _update(connection, row.document_id, changes)
+
+        self._database.write(work)
 
     def rows_carry(self, document_id: str, version: int, access_id: int) -> None:
         """Record that the rows of a live version carry this rule now."""
@@ -183,21 +230,27 @@ class Ledger:
             RowsToRepoint(*row) for row in self._rows(rows.where(versions.c.rows_access_id != documents.c.access_id))
         ]
 
-    def delete(self, document_ids: Sequence[str]) -> int:
+    def delete(self, document_ids: Sequence[str], seen_at: float | None = None) -> int:
         """Delete documents and give how many there were. It holds at once, also against a `flip` on its way.
 
-        Attempts and dead letters of these ids go too, also where no document came of them. One transaction.
+        Attempts and dead letters of these ids go too, also where no document came of them. `seen_at`: when they were
+        seen to be gone; a document that was seen later stays. One transaction.
         """
         ids = sorted({storable(document_id) for document_id in document_ids})  # one order of locks: no deadlock
-        gone = {"deleted": True, "version": None, "chunk_count": 0, "updated_at": time.time()}
+        heard = time.time() if seen_at is None else seen_at
+        gone = {"deleted": True, "version": None, "chunk_count": 0, "updated_at": time.time(), "seen_at": heard}
 
         def work(connection: Connection) -> int:
             count = 0
             for batch in _batches(ids):
                 chosen = self._database.values(batch)
                 # All of them, also what is deleted: it may be on its way back, and its new version is live then.
-                held = select(documents.c.document_id).where(documents.c.document_id.in_(chosen))
-                connection.execute(held.order_by(documents.c.document_id).with_for_update()).all()
+                held = select(documents.c.document_id, documents.c.seen_at)
+                held = held.where(documents.c.document_id.in_(chosen)).order_by(documents.c.document_id)
+                rows = connection.execute(held.with_for_update()).all()
+                seen = {row.document_id for row in rows if row.seen_at > heard}
+                batch = [document_id for document_id in batch if document_id not in seen]
+                chosen = self._database.values(batch)
                 doomed = documents.c.document_id.in_(chosen), documents.c.deleted.is_(False)
                 count += connection.execute(documents.update().where(*doomed).values(**gone)).rowcount
                 connection.execute(_state(RETIRED).where(versions.c.document_id.in_(chosen)))
@@ -245,10 +298,26 @@ class Ledger:
 
     # ---- asking
 
+    def known_of(self, source_id: int, external_ids: Sequence[str]) -> Iterator[KnownDocument]:
+        """Give those of a source's documents that are not deleted and have one of these ids."""
+        rows = _known(source_id)
+        for batch in _batches(sorted({storable(name) for name in external_ids})):
+            these = documents.c.external_id.in_(self._database.values(batch))
+            yield from (KnownDocument(*row) for row in self._rows(rows.where(these)))
+
+    def known_below(self, source_id: int, external_id: str) -> Iterator[KnownDocument]:
+        """Give those of a source's documents that are not deleted and lie in this folder or this file of rows.
+
+        Goes through all of the source's documents.
+        """
+        rows = _known(source_id)
+        for mark in ("/", "#"):
+            inside = rows.where(documents.c.external_id.startswith(storable(external_id) + mark, autoescape=True))
+            yield from (KnownDocument(*row) for row in self._rows(inside))
+
     def known(self, source_id: int) -> Iterator[KnownDocument]:
         """Go through a source's documents that are not deleted, by id, in pages of one short read each."""
-        rows = select(*(documents.c[field] for field in KnownDocument.__slots__))
-        rows = rows.where(documents.c.source_id == source_id, documents.c.deleted.is_(False))
+        rows = _known(source_id)
         rows = rows.order_by(documents.c.document_id).limit(PAGE_ROWS)
         after = ""
         while page := self._rows(rows.where(documents.c.document_id > after)):
@@ -374,7 +443,8 @@ class Ledger:
         begun = connection.execute(select(versions).where(here, versions.c.version == version)).one_or_none()
         if document is None or begun is None or begun.state != WRITING:
             return begun is not None and begun.state == LIVE
-        if document.last_version != version or document.access_id != begun.rows_access_id:
+        changed = document.access_id != begun.rows_access_id or document.seen_at > ref.seen_at
+        if document.last_version != version or changed:
             connection.execute(_state(RETIRED).where(here, versions.c.version == version))
             return False
         connection.execute(_state(RETIRED).where(here, versions.c.state == LIVE))
@@ -389,6 +459,7 @@ class Ledger:
             "title": _title(ref, written.title),
             "uri": storable(ref.uri),
             "updated_at": time.time(),
+            "seen_at": ref.seen_at,
         }
         _update(connection, ref.document_id, changes)
         return True
@@ -404,7 +475,11 @@ class Ledger:
 
 def _lock(connection: Connection, document_id: str) -> Any:
     row = documents.c.version, documents.c.last_version, documents.c.access_id, documents.c.deleted
-    found = select(*row, documents.c.chunk_count).where(documents.c.document_id == document_id).with_for_update()
+    found = (
+        select(*row, documents.c.chunk_count, documents.c.seen_at)
+        .where(documents.c.document_id == document_id)
+        .with_for_update()
+    )
     return connection.execute(found).one_or_none()
 
 
@@ -416,12 +491,17 @@ def _state(state: str) -> Any:
     return versions.update().values(state=state)
 
 
+def _known(source_id: int) -> Select[Any]:
+    rows = select(*(documents.c[field] for field in KnownDocument.__slots__))
+    return rows.where(documents.c.source_id == source_id, documents.c.deleted.is_(False))
+
+
 def _stored() -> Select[Any]:
     return select(*(documents.c[field] for field in StoredDocument.__slots__))
 
 
 def _title(ref: DocumentRef, title: str | None) -> str:
-    return storable(title or ref.title or ref.external_id)
+    return storable(title or ref.title or ref.name or ref.external_id)
 
 
 def _in_order(items: Sequence[Item]) -> Sequence[Item]:

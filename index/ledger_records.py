@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from index.document import DocumentRef
+from policies.access import AccessRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,14 @@ class RowsToRepoint(NamedTuple):
     access_id: int
 
 
+class RuleSeen(NamedTuple):
+    """The rule that a document's source was heard to give it at `seen_at`, in Unix seconds."""
+
+    document_id: str
+    rule: AccessRule
+    seen_at: float
+
+
 class RuleChange(NamedTuple):
     """What `set_rule` did. `version` is None when no chunk is live yet."""
 
@@ -138,3 +147,42 @@ class LedgerCounts:
     versions_writing: int
     versions_retired: int
     dead_letters: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSource:
+    """A source that is kept fresh. `config` is its settings as JSON, as `ingest.sources` reads them."""
+
+    source_id: int
+    tenant: str
+    name: str
+    config: str
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRun:
+    """How the listings of a source go. Times are Unix seconds; `report` is JSON, of the last that ended well.
+
+    `as_of`: the index holds what the source said then, or later; none before the first listing ended well.
+    `failures` counts those in a row.
+    """
+
+    source_id: int
+    began_at: float
+    ended_at: float | None
+    as_of: float | None
+    full_at: float | None
+    failures: int
+    error: str | None
+    retry_at: float | None
+    report: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceHint:
+    """Somebody said "look". An empty `external_id` says "list". `at`: when the change was made known."""
+
+    source_id: int
+    external_id: str
+    at: float

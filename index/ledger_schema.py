@@ -18,7 +18,9 @@ from sqlalchemy import (
 
 from index.database import Database
 
-VERSION = 1
+VERSION = 2
+UPGRADES = {1: ("ALTER TABLE documents ADD COLUMN seen_at DOUBLE PRECISION NOT NULL DEFAULT 0",)}
+"""What brings a ledger of the version before to the next; missing tables are created anyway."""
 WRITING, LIVE, RETIRED = "writing", "live", "retired"
 # FULL: an acknowledged document must outlive a power cut. WAL: readers never wait for a writer.
 PRAGMAS = {"journal_mode": "WAL", "synchronous": "FULL", "foreign_keys": "ON"}
@@ -47,6 +49,37 @@ cursors = Table(
     metadata,
     Column("source_id", ForeignKey("sources.id"), primary_key=True),
     Column("value", Text, nullable=False),
+)
+
+source_settings = Table(
+    "source_settings",
+    metadata,
+    Column("source_id", ForeignKey("sources.id"), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),  # an operator's name for it: one for all tenants
+    Column("config", Text, nullable=False),
+    Column("paused", Boolean, nullable=False),
+)
+
+source_runs = Table(
+    "source_runs",
+    metadata,
+    Column("source_id", ForeignKey("sources.id"), primary_key=True),
+    Column("began_at", Double, nullable=False),  # of the run that goes on, or went last
+    Column("ended_at", Double),
+    Column("as_of", Double),  # the index holds what the source said then, or later
+    Column("full_at", Double),  # the last listing of everything
+    Column("failures", Integer, nullable=False),  # in a row
+    Column("error", Text),
+    Column("retry_at", Double),
+    Column("report", Text),  # of the last listing that ended well
+)
+
+source_hints = Table(
+    "source_hints",
+    metadata,
+    Column("source_id", ForeignKey("sources.id"), primary_key=True),
+    Column("external_id", Text, primary_key=True),  # empty: list
+    Column("at", Double, nullable=False),
 )
 
 access_rules = Table(
@@ -90,6 +123,8 @@ documents = Table(
     Column("deleted", Boolean, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
+    # When its source was last heard on its rule, or on its being gone: what was heard earlier does not undo it.
+    Column("seen_at", Double, nullable=False, server_default="0"),
     Index("documents_by_source", "source_id", "document_id"),
     Index("documents_by_tenant", "tenant_id", "document_id"),
     Index("documents_by_rule", "access_id", "document_id"),
@@ -142,7 +177,7 @@ index_state = Table(
 
 def open_database(url: str) -> Database:
     """Open the ledger's database and create what is missing. Raises as `Database` does."""
-    return Database(url, metadata, "ledger", VERSION, PRAGMAS)
+    return Database(url, metadata, "ledger", VERSION, PRAGMAS, UPGRADES)
 
 
 def storable(text: str) -> str:

@@ -133,6 +133,15 @@ class IngestSettings(Section):
     chunking: ChunkingSettings = ChunkingSettings()
 
 
+class SyncSettings(Section):
+    """How sources are kept fresh, beside bulk jobs."""
+
+    sources_file: str | None = Field(default=None, description="a sources.yaml; what it names is kept fresh from start")
+    workers: int = Field(default=2, ge=1, le=64, description="processes that read documents, shared by all sources")
+    slice_documents: int = Field(default=16, ge=1, description="documents of one source between two turns")
+    bulk_over: int = Field(default=500, ge=1, description="more changed documents than this go through Ray Data")
+
+
 class RetrievalSettings(Section):
     """How passages are found."""
 
@@ -202,6 +211,7 @@ class AppArgs(Section):
     store: StoreSettings = StoreSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
     ingest: IngestSettings = IngestSettings()
+    sync: SyncSettings = SyncSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     reranking: RerankingSettings = RerankingSettings()
     generation: GenerationSettings = GenerationSettings()

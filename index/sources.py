@@ -60,6 +60,12 @@ class Sources:
         row = row.on_conflict_do_update(index_elements=["source_id"], set_={"value": value})
         self._database.write(lambda connection: connection.execute(row))
 
+    def forget_cursor(self, source_id: int) -> None:
+        """Let the next listing of the source start afresh."""
+        self._database.write(
+            lambda connection: connection.execute(cursors.delete().where(cursors.c.source_id == source_id))
+        )
+
     def _place(self, connection: Connection, tenant: str, source: str) -> tuple[int, int]:
         tenant_id = self._tenant(connection, tenant)
         return tenant_id, self._id(connection, sources, tenant_id=tenant_id, name=storable(source), uri="")

@@ -1,7 +1,8 @@
 """The vector store: one Milvus collection per embedding model and schema, one alias that names the live one.
 
 The same client code talks to Milvus Lite, standalone and distributed. Rows are derived from the ledger: a row
-counts only while the ledger names its (document, version, access rule).
+counts only while the ledger names its (document, version, access rule). The alias is for operators and their tools:
+which model is live is the ledger's word (`index.models`), and who asks names the collection.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
 from index.access_rules import Visible
-from index.document import Vector, chunk_id
+from index.document import Vector, Vectors, chunk_id, embedded_text
 from index.settings import StoreSettings, read_secret
 from policies.errors import InvalidRequest, Unavailable
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 LIVE_ALIAS = "rayrag_live"
 # All vectors have unit length, so the inner product is the cosine. Asked for the cosine, Milvus Lite computes the norms
 # of all its rows again for each search, which takes as long as the rest of it.
@@ -34,6 +35,7 @@ ROWS_PER_CALL = 512
 # Milvus caps a search at 16,384 results and a gRPC message at 64 MiB by default.
 MAX_LIMIT = 1_000
 _FIELDS = ["document_id", "version", "access_id", "position", "start", "end", "page", "text", "text_hash"]
+_STORED = [*_FIELDS, "tenant_id", "context", "analysed"]
 
 # The client's own default pings an idle connection every 10 s, which Milvus Lite's server answers by closing it.
 _GRPC_OPTIONS = {"grpc.keepalive_time_ms": 600_000, "grpc.keepalive_permit_without_calls": 0}
@@ -44,7 +46,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ChunkRow:
-    """A chunk as it is stored. `text_hash` is the 64 hex digits under which its embedding is cached."""
+    """A chunk as it is stored. `text_hash` is the 64 hex digits under which its embedding is cached.
+
+    `context`: the lines before `text` in what was embedded; so a row can be embedded anew without its source.
+    """
 
     document_id: str
     version: int
@@ -54,10 +59,16 @@ class ChunkRow:
     start: int
     end: int
     page: int | None
+    context: str
     text: str
     analysed: str
     text_hash: str
-    dense: Vector
+    dense: Vectors
+
+    @property
+    def embedded_text(self) -> str:
+        """What the model and the keyword index read."""
+        return embedded_text(self.context, self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,26 @@ class Candidate:
     text: str
     text_hash: str
     score: float
+
+
+class Rows(Protocol):
+    """Where chunks are written: one model's collection, or those of all models that the index holds."""
+
+    def upsert(self, rows: Sequence[ChunkRow]) -> int:
+        """Write rows and return how many were acknowledged."""
+        ...
+
+    def set_access(self, document_id: str, version: int, chunk_count: int, access_id: int) -> None:
+        """Point a version's rows at another access rule, embedding nothing."""
+        ...
+
+    def delete(self, document_id: str, version: int, chunk_count: int) -> None:
+        """Remove a version's rows; removing what is not there is no error."""
+        ...
+
+    def flush(self) -> None:
+        """Seal what was written."""
+        ...
 
 
 def visibility_filter(visible: Visible, document_ids: Sequence[str] | None = None) -> str:
@@ -102,11 +133,12 @@ class VectorStore:
     def __init__(self, settings: StoreSettings, model_id: str, dim: int) -> None:
         self._settings = settings
         self._dim = dim
+        self.model_id = model_id
         self.collection = f"chunks_{model_id}_{SCHEMA_VERSION}".replace("-", "_").replace(".", "_")
         self._client = _connect(settings)
 
     def open(self) -> None:
-        """Create the collection and its alias when they are missing, and load it. Safe to call from many processes."""
+        """Create the collection when it is missing, and load it. Safe to call from many processes."""
         self._call("open", self._open)
 
     def _open(self) -> None:
@@ -116,18 +148,32 @@ class VectorStore:
             except Exception:
                 if not self._client.has_collection(self.collection):  # another process was faster
                     raise
-        aliases = self._client.list_aliases(self.collection).get("aliases", [])
-        if LIVE_ALIAS not in aliases:
-            self._point_alias()
         self._client.load_collection(self.collection)
+
+    def point_alias(self) -> None:
+        """Let `LIVE_ALIAS` name this collection."""
+        self._call("alias", self._point_alias)
 
     def _point_alias(self) -> None:
         from pymilvus.exceptions import MilvusException
 
-        try:
-            self._client.create_alias(self.collection, LIVE_ALIAS)
-        except MilvusException:
-            self._client.alter_alias(self.collection, LIVE_ALIAS)
+        if LIVE_ALIAS in self._client.list_aliases(self.collection).get("aliases", []):
+            return
+        if LIVE_ALIAS not in self._client.list_aliases("").get("aliases", []):
+            try:
+                self._client.create_alias(self.collection, LIVE_ALIAS)
+                return
+            except MilvusException:  # another process was faster
+                pass
+        self._client.alter_alias(self.collection, LIVE_ALIAS)
+
+    def drop(self) -> None:
+        """Remove the collection and all its rows; removing what is not there is no error."""
+        self._call("drop", self._drop)
+
+    def _drop(self) -> None:
+        if self._client.has_collection(self.collection):
+            self._client.drop_collection(self.collection)
 
     def _create(self) -> None:
         from pymilvus import DataType, Function, FunctionType
@@ -137,6 +183,7 @@ class VectorStore:
         schema.add_field("document_id", DataType.VARCHAR, max_length=32)
         for name in ("version", "tenant_id", "access_id", "position", "start", "end", "page"):
             schema.add_field(name, DataType.INT64)
+        schema.add_field("context", DataType.VARCHAR, max_length=MAX_TEXT_BYTES)
         schema.add_field("text", DataType.VARCHAR, max_length=MAX_TEXT_BYTES)
         schema.add_field("text_hash", DataType.VARCHAR, max_length=64)
         schema.add_field(
@@ -180,23 +227,24 @@ class VectorStore:
         """Write rows and return how many the store acknowledged."""
         written = 0
         for batch in _batches(rows, ROWS_PER_CALL):
-            data = [_as_milvus(row) for row in batch]
+            data = [_as_milvus(row, row.dense[self.model_id]) for row in batch]
             result = self._call("upsert", partial(self._client.upsert, self.collection, data))
             written += int(result["upsert_count"])
         return written
 
     def set_access(self, document_id: str, version: int, chunk_count: int, access_id: int) -> None:
         """Point a version's rows at another access rule, embedding nothing."""
-        keys = [chunk_id(document_id, version, position) for position in range(chunk_count)]
+        self.set_access_of([chunk_id(document_id, version, position) for position in range(chunk_count)], access_id)
+
+    def set_access_of(self, keys: Sequence[str], access_id: int) -> None:
+        """Point rows at another access rule by primary key. Raises `Unavailable` where one of them is not there."""
         for batch in _batches(keys, ROWS_PER_CALL):
             data = [{"chunk_id": key, "access_id": access_id} for key in batch]
             self._call("set_access", partial(self._client.upsert, self.collection, data, partial_update=True))
 
     def delete(self, document_id: str, version: int, chunk_count: int) -> None:
         """Remove a version's rows; removing what is not there is no error."""
-        keys = [chunk_id(document_id, version, position) for position in range(chunk_count)]
-        for batch in _batches(keys, ROWS_PER_CALL):
-            self._call("delete", partial(self._client.delete, self.collection, ids=list(batch)))
+        self.delete_keys([chunk_id(document_id, version, position) for position in range(chunk_count)])
 
     def search_dense(
         self, query: Vector, visible: Visible, limit: int, document_ids: Sequence[str] | None = None
@@ -238,13 +286,28 @@ class VectorStore:
     def rows(self, document_id: str, version: int, chunk_count: int) -> list[Candidate]:
         """Fetch a version's rows in order of position; for verification and re-indexing. Scores are 0."""
         keys = [chunk_id(document_id, version, position) for position in range(chunk_count)]
+        found = (_candidate({**row, "distance": 0.0}, _DENSE_METRIC) for row in self._get(keys, _FIELDS))
+        return sorted(found, key=lambda row: row.position)
+
+    def stored(self, keys: Sequence[str]) -> dict[str, ChunkRow]:
+        """Fetch whole rows by primary key, without their vectors, to embed them anew; missing ones are left out."""
+        return {row["chunk_id"]: _chunk_row(row) for row in self._get(keys, _STORED)}
+
+    def access_ids(self, keys: Sequence[str]) -> dict[str, int]:
+        """Say which of these primary keys there are, with the access rule that each row carries."""
+        return {row["chunk_id"]: int(row["access_id"]) for row in self._get(keys, ["access_id"])}
+
+    def delete_keys(self, keys: Sequence[str]) -> None:
+        """Remove rows by primary key."""
+        for batch in _batches(keys, ROWS_PER_CALL):
+            self._call("delete", partial(self._client.delete, self.collection, ids=list(batch)))
+
+    def _get(self, keys: Sequence[str], fields: list[str]) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         for batch in _batches(keys, ROWS_PER_CALL):
-            get = partial(self._client.get, self.collection, ids=list(batch), output_fields=_FIELDS)
+            get = partial(self._client.get, self.collection, ids=list(batch), output_fields=fields)
             found += self._call("get", get)
-        return sorted(
-            (_candidate({**row, "distance": 0.0}, _DENSE_METRIC) for row in found), key=lambda row: row.position
-        )
+        return found
 
     def primary_keys(self) -> Iterator[str]:
         """Every primary key in the collection; for verification."""
@@ -296,7 +359,7 @@ def _connect(settings: StoreSettings, attempts: int = 5) -> MilvusClient:
     raise AssertionError("unreachable")
 
 
-def _as_milvus(row: ChunkRow) -> dict[str, Any]:
+def _as_milvus(row: ChunkRow, dense: Vector) -> dict[str, Any]:
     return {
         "chunk_id": chunk_id(row.document_id, row.version, row.position),
         "document_id": row.document_id,
@@ -307,11 +370,31 @@ def _as_milvus(row: ChunkRow) -> dict[str, Any]:
         "start": row.start,
         "end": row.end,
         "page": -1 if row.page is None else row.page,
+        "context": row.context,
         "text": row.text,
         "text_hash": row.text_hash,
         "analysed": row.analysed,
-        "dense": row.dense,
+        "dense": dense,
     }
+
+
+def _chunk_row(row: dict[str, Any]) -> ChunkRow:
+    page = int(row["page"])
+    return ChunkRow(
+        document_id=row["document_id"],
+        version=int(row["version"]),
+        tenant_id=int(row["tenant_id"]),
+        access_id=int(row["access_id"]),
+        position=int(row["position"]),
+        start=int(row["start"]),
+        end=int(row["end"]),
+        page=None if page < 0 else page,
+        context=row["context"],
+        text=row["text"],
+        analysed=row["analysed"],
+        text_hash=row["text_hash"],
+        dense={},
+    )
 
 
 def _candidate(hit: Any, metric: str) -> Candidate:

@@ -9,37 +9,27 @@ A document's failure is its outcome and travels on as a value; an exception mean
 from __future__ import annotations
 
 import re
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from index.embedding import identify
 from index.ledger import Ledger
+from index.models import live_tokenizer
 from index.settings import AppArgs
-from index.vectors import VectorStore
+from index.stores import ModelsChanged, Stores
 from ingest.chunking import Chunker
 from ingest.connector import Entry
+from ingest.connectors.filesystem import local_path
 from ingest.embedding import CachedEmbedder
-from ingest.listing import list_source, local_path
-from ingest.plan import SyncPlan, plan
+from ingest.place import place_settings
 from ingest.report import Outcome, Report
 from ingest.sandbox import Parser
-from ingest.stages import (
-    Embedded,
-    Preparation,
-    Prepared,
-    change_rights,
-    embed,
-    narrow_rights,
-    pipeline_key,
-    repoint,
-    stamped,
-    sweep,
-    write,
-)
+from ingest.source_settings import SourceSettings
+from ingest.source_sync import Progress, SourceSync
+from ingest.sources import open_connector
+from ingest.stages import PIPELINE_KEY, Embedded, Preparation, Prepared, embed, embed_and_write, write
 from policies.access import AccessRule
 from policies.errors import ConfigurationError
 
@@ -48,78 +38,46 @@ if TYPE_CHECKING:
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(://|::)")
 Batch = dict[str, np.ndarray]
-Progress = Callable[[Report], None]
 
 
 class Bulk:
-    """One run over one source of one tenant."""
+    """One run over one place, as an operator names it, of one tenant."""
 
     def __init__(self, args: AppArgs, progress: Progress) -> None:
         self._args = args
         self._progress = progress
-        self._model = identify(args.embedding)
         self._ledger = Ledger(args.store.ledger)
-        self._store = VectorStore(args.store, self._model.model_id, self._model.dim)
+        self._store = Stores(args)
 
     def run(self, uri: str, tenant: str, rule: AccessRule) -> Report:
         """Bring the index to what the source holds now.
 
         Raises `SourceUnavailable`, `ConfigurationError` and `Unavailable`.
         """
-        started = time.monotonic()
         self._store.open()
-        source_id = self._ledger.source_id(tenant, source_name(uri), uri)
-        todo = self._plan(uri, tenant, rule, source_id)
-        report = Report(discovered=todo.discovered, unchanged=todo.unchanged)
-        self._settle(todo, source_id, report)
-        self._progress(report)
-        if todo.process:
-            awaited = {entry.ref.document_id: entry.ref.rule for entry in todo.narrowed}
-            for outcome in self._stream(todo.process):
-                self._open(outcome, awaited)
-                report.add(outcome)
-                report.seconds = time.monotonic() - started
-                self._progress(report)
-        self._store.flush()
-        report.seconds = time.monotonic() - started
-        return report
+        name = source_name(uri)
+        settings = place_settings(uri, tenant, name, rule)
+        sync = SourceSync(
+            settings,
+            uri,
+            open_connector(settings),
+            self._ledger,
+            self._store,
+            PIPELINE_KEY,
+            lambda entries: self._stream(settings, entries),
+            self._progress,
+        )
+        return sync.list(full=True)
 
-    def _plan(self, uri: str, tenant: str, rule: AccessRule, source_id: int) -> SyncPlan:
-        tenant_id = self._ledger.tenant_id(tenant)
-        source = source_name(uri)
-        key = pipeline_key(self._model.model_id)
-        listing = (stamped(entry, key) for entry in list_source(uri, tenant, source, rule))
-        known = {document.document_id: document for document in self._ledger.known(source_id)}
-        return plan(listing, known, lambda wanted: self._ledger.intern_rule(tenant_id, wanted), complete=True)
+    def _stream(self, settings: SourceSettings, entries: list[Entry]) -> Iterator[Outcome]:
+        yield from stream(entries, self._args, settings)
 
-    def _settle(self, todo: SyncPlan, source_id: int, report: Report) -> None:
-        """Do what needs no pipeline. Rights and deletions come before any new text."""
-        report.deleted = self._ledger.delete(todo.deleted)
-        sweep(self._ledger, self._store)
-        for rows in self._ledger.unwritten_rules(source_id):
-            repoint(rows, self._ledger, self._store)
-        for entry in todo.narrowed:
-            narrow_rights(entry.ref.document_id, entry.ref.rule, self._ledger, self._store)
-        for entry in todo.rights:
-            change_rights(entry.ref.document_id, entry.ref.rule, self._ledger, self._store)
-            report.indexed += 1
-        for entry in todo.relabelled:
-            self._ledger.touch(entry.ref.document_id, entry.ref.fingerprint, entry.ref.uri, entry.ref.title)
-        for entry in todo.rejected:
-            reason = entry.error or "no reason was given"
-            self._ledger.reject(entry.ref, reason, 1)
-            report.reject(entry.ref.uri, reason)
 
-    def _open(self, outcome: Outcome, awaited: Mapping[str, AccessRule]) -> None:
-        """Give a narrowed document the whole rule where its text turned out to be the one that is live."""
-        is_live = outcome.status == "unchanged" and outcome.version is not None
-        if is_live and outcome.document_id in awaited:
-            change_rights(outcome.document_id, awaited[outcome.document_id], self._ledger, self._store)
-
-    def _stream(self, entries: list[Entry]) -> Iterator[Outcome]:
-        dataset = pipeline(entries, self._args, run_id=uuid.uuid4().hex)
-        for batch in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
-            yield from batch["item"]
+def stream(entries: list[Entry], args: AppArgs, settings: SourceSettings) -> Iterator[Outcome]:
+    """Process entries of a source with Ray Data; outcomes come as they are made."""
+    dataset = pipeline(entries, args, settings, run_id=uuid.uuid4().hex)
+    for batch in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
+        yield from batch["item"]
 
 
 def source_name(uri: str) -> str:
@@ -136,7 +94,7 @@ def source_name(uri: str) -> str:
     return uri.rstrip("/")
 
 
-def pipeline(entries: list[Entry], args: AppArgs, run_id: str) -> ray.data.Dataset:
+def pipeline(entries: list[Entry], args: AppArgs, source: SourceSettings, run_id: str) -> ray.data.Dataset:
     """Build the streaming dataset; its rows are one `Outcome` for each entry, in no particular order."""
     import ray.data
 
@@ -149,7 +107,7 @@ def pipeline(entries: list[Entry], args: AppArgs, run_id: str) -> ray.data.Datas
     dataset: ray.data.Dataset = ray.data.from_items([{"item": entry} for entry in entries], override_num_blocks=blocks)
     dataset = dataset.map_batches(
         Prepare,
-        fn_constructor_args=[args],
+        fn_constructor_args=[args, source],
         batch_size=max(1, size // 4),
         num_cpus=settings.parse_cpus,
         **_pool(1, settings.parse_concurrency),
@@ -185,9 +143,9 @@ def _pool(smallest: int, largest: int) -> dict[str, Any]:
 class Prepare:
     """Stage: item Entry → Prepared | Outcome."""
 
-    def __init__(self, args: AppArgs) -> None:
+    def __init__(self, args: AppArgs, source: SourceSettings) -> None:
         parsing = args.ingest.parsing
-        chunker = Chunker(args.ingest.chunking, identify(args.embedding).tokenizer_file)
+        chunker = Chunker(args.ingest.chunking, live_tokenizer(args))
         self._prepare = Preparation(
             Ledger(args.store.ledger),
             Parser(parsing),
@@ -195,9 +153,10 @@ class Prepare:
             parsing.max_attempts,
             int(parsing.max_file_mb * 1_000_000),
         )
+        self._fetch = open_connector(source).fetch
 
     def __call__(self, batch: Batch) -> Batch:
-        return _column([self._prepare(entry) for entry in batch["item"]])
+        return _column([self._prepare(entry, self._fetch) for entry in batch["item"]])
 
 
 class Embed:
@@ -217,17 +176,24 @@ class Write:
     """Stage: item Embedded → Outcome; an Outcome passes."""
 
     def __init__(self, args: AppArgs, run_id: str) -> None:
-        model = identify(args.embedding)
         self._run_id = run_id
         self._ledger = Ledger(args.store.ledger)
-        self._store = VectorStore(args.store, model.model_id, model.dim)
+        self._store = Stores(args)
         self._store.open()
+        self._embed = CachedEmbedder(args)  # loads no model before it is needed
 
     def __call__(self, batch: Batch) -> Batch:
         items = list(batch["item"])
         embedded = [item for item in items if isinstance(item, Embedded)]
         rest = [item for item in items if not isinstance(item, Embedded)]
-        return _column([*write(embedded, self._ledger, self._store, self._run_id), *rest])
+        return _column([*self._write(embedded), *rest])
+
+    def _write(self, embedded: list[Embedded]) -> list[Outcome]:
+        try:
+            return write(embedded, self._ledger, self._store, self._run_id)
+        except ModelsChanged:  # since they were embedded
+            prepared = [item.prepared for item in embedded]
+            return embed_and_write(prepared, self._embed, self._ledger, self._store, self._run_id)
 
 
 def _column(items: list[Any]) -> Batch:

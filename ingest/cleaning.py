@@ -9,12 +9,18 @@ import re
 import unicodedata
 from collections.abc import Callable
 
+from policies.errors import InvalidRequest
+from policies.principals import has_unseen
+
+SHOWN_SCHEMES = ("http", "https", "file", "s3", "gs", "abfs", "smb")
+MAX_URI_CHARS = 2048
 MAX_TITLE_CHARS = 200
 MAX_HEADING_CHARS = 1_000
 """A heading is read up to here: it is counted, cut and embedded again with every passage below it."""
 MAX_MARKS = 30
 """Combining marks that one character keeps: UAX #15 calls text with more of them unsafe to normalise in a stream."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f\ufeff\ufffe\uffff\ud800-\udfff]")
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 _JUNK_TITLE = re.compile(
     r"untitled.*|microsoft (word|powerpoint|excel)\b.*|powerpoint presentation|presentation( title)?|word document"
     r"|(document|slide|sheet|book|page|tabelle|blank)\s*\d*|title|no title|default|index|home"
@@ -59,6 +65,20 @@ def usable_title(title: str | None) -> str | None:
 def given_title(title: str | None) -> str | None:
     """Tidy a title that somebody gave: one that says nothing is kept, for it is all there is."""
     return usable_title(title) or clean(title or "").strip() or None
+
+
+def shown_uri(uri: str) -> str:
+    """Check where somebody says that a document is: whoever is shown a citation may follow it.
+
+    Raises `InvalidRequest` for schemes that run code or start programs, for characters which hide one (a browser reads
+    over them), and for more than `MAX_URI_CHARS`. What has no scheme is a relative reference or a path.
+    """
+    found = _SCHEME.match(uri)
+    if uri != uri.strip() or has_unseen(uri) or (found and found[1].lower() not in SHOWN_SCHEMES):
+        raise InvalidRequest(f"uri: give a relative reference, or an address with {', '.join(SHOWN_SCHEMES)}")
+    if len(uri) > MAX_URI_CHARS:
+        raise InvalidRequest(f"uri: at most {MAX_URI_CHARS} characters")
+    return uri
 
 
 def first_heading(text: str) -> str | None:

@@ -9,7 +9,6 @@ what its source says of readers into the `AccessRule` of each entry; where it ca
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -35,7 +34,7 @@ class Entry:
     where there is an error: it permits nobody where what the source says of its readers is wrong.
 
     `name` is the file name that the parser goes by, where `external_id` is none. `changed_at` is when the source says
-    that it changed, `seen_at` when the source said all this; both Unix seconds.
+    that it changed, in Unix seconds.
     """
 
     ref: DocumentRef
@@ -44,15 +43,17 @@ class Entry:
     error: str | None = None
     name: str | None = None
     changed_at: float | None = None
-    seen_at: float = field(default_factory=time.time, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The source says that this document is no more, or is none of its own any longer."""
+    """The source says that this document is no more, or is none of its own any longer.
+
+    `below`: and so is all that lies below it (ids that go on with `/` or `#`), but for what this listing names.
+    """
 
     external_id: str
-    seen_at: float = field(default_factory=time.time, compare=False)
+    below: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +91,8 @@ class Connector(Protocol):
     def look(self, external_ids: Sequence[str]) -> Iterator[Entry | Gone]:
         """Name these documents as they are now, `Gone` for one that is not there.
 
-        An id may stand for several documents (a folder, a file of rows); whatever is below it is named then. No more is
-        said about what is not named.
+        An id may stand for several documents (a folder, a file of rows): those are named then, after a `Gone` with
+        `below`, so that what lay there before goes.
         """
         ...
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Literal
 
+from ingest.archives import NO_ARCHIVE, check_archive
 from ingest.cleaning import clean
 from policies.errors import DocumentRejected, UnsupportedType
 
 Kind = Literal["pdf", "docx", "pptx", "xlsx", "office", "html", "eml", "markdown", "csv", "text"]
-
-MAX_UNPACKED_BYTES = 1_000_000_000
 
 MIME = {
     "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
@@ -30,6 +30,7 @@ MIME = {
     "msg": "application/vnd.ms-outlook",
     "html": "text/html",
 }
+_OFFICE_FOLDERS: dict[str, Kind] = {"word": "docx", "ppt": "pptx", "xl": "xlsx"}
 _OLE_STREAMS = {"WordDocument": "doc", "Workbook": "xls", "PowerPoint Document": "ppt", "__substg1.0_": "msg"}
 _BINARY_MAGIC = {
     b"\x89PNG": "a PNG image; it needs OCR",
@@ -42,6 +43,10 @@ _BINARY_MAGIC = {
     b"Rar!": "a RAR archive",
     b"\x7fELF": "a program",
     b"SQLite format 3": "a database file",
+    b"PAR1": "a Parquet table",
+    b"\xfd7zXZ": "an xz archive",
+    b"\x28\xb5\x2f\xfd": "a zstd archive",
+    **{b"\x80" + bytes([protocol]): "a pickled Python object" for protocol in range(2, 6)},
 }
 _HTML = re.compile(r"<(!doctype\s+html|html|head|body)\b", re.IGNORECASE)
 _MAIL_HEADER = re.compile(r"^([A-Za-z][A-Za-z0-9-]*):", re.MULTILINE)
@@ -96,25 +101,22 @@ def decode(data: bytes, partial: bool = False) -> str:
 def _zip_kind(data: bytes) -> tuple[Kind, str]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = archive.infolist()
-            names = {entry.filename for entry in entries}
+            names = {entry.filename for entry in archive.infolist()}
             mimetype = archive.open("mimetype").read(100).decode("ascii", "replace") if "mimetype" in names else ""
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+            kind = _packed_kind(names, mimetype.strip())
+            check_archive(archive, data, may_declare_types=kind[0] == "office")
+    except (*NO_ARCHIVE, OSError, ValueError) as error:
         raise DocumentRejected("damaged: the file is cut short or no valid Office or zip file") from error
-    unpacked = sum(entry.file_size for entry in entries)
-    if unpacked > MAX_UNPACKED_BYTES:
-        raise DocumentRejected(
-            f"it unpacks to {unpacked // 1_000_000} MB, more than {MAX_UNPACKED_BYTES // 1_000_000} MB"
-        )
-    folders = {entry.split("/", 1)[0] for entry in names}
-    if "word" in folders:
-        return "docx", "docx"
-    if "ppt" in folders:
-        return "pptx", "pptx"
-    if "xl" in folders:
-        return "xlsx", "xlsx"
+    return kind
+
+
+def _packed_kind(names: Iterable[str], mimetype: str) -> tuple[Kind, str]:
+    folders = {name.split("/", 1)[0] for name in names}
+    for folder, kind in _OFFICE_FOLDERS.items():
+        if folder in folders:
+            return kind, kind
     for key in ("odt", "ods", "odp", "epub"):
-        if mimetype.strip() == MIME[key]:
+        if mimetype == MIME[key]:
             return "office", key
     raise UnsupportedType("unsupported type: a zip archive; add its files one by one")
 

@@ -4,39 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from index.document import Vector
-from index.embedding import Embedder, bulk_streams, identify
+from index.document import Vector, Vectors
+from index.embedders import Embedders
+from index.embedding import bulk_streams
 from index.embedding_cache import CachedEmbedding, EmbeddingCache, text_hash
+from index.models import HeldModel, Models
 from index.settings import AppArgs
 
 
 class CachedEmbedder:
-    """One for each embedding actor. Without an `embedder` it loads its own at the first text that is not cached."""
+    """Embeds passages under every model that the index holds. Without `embedders` it loads its own, at their first use.
 
-    def __init__(self, args: AppArgs, embedder: Embedder | None = None) -> None:
-        self._settings = args.embedding
-        self._cache = EmbeddingCache(args.store.embeddings, identify(args.embedding).model_id)
-        self._embedder = embedder
+    Raises `ConfigurationError` as `Models.settle` and `Embedders.get`.
+    """
 
-    def __call__(self, texts: Sequence[str]) -> tuple[list[Vector], list[bool]]:
-        """Give a vector for each text and whether it had to be computed (the second of two equal texts had not)."""
+    def __init__(self, args: AppArgs, embedders: Embedders | None = None) -> None:
+        self._models = Models(args.store.ledger)
+        self._models.settle(args.embedding)
+        self._cache = EmbeddingCache(args.store.embeddings, "")
+        self._embedders = embedders or Embedders(args.embedding, bulk_streams(args.embedding))
+
+    def __call__(self, texts: Sequence[str]) -> tuple[list[Vectors], list[bool]]:
+        """Give each text's vectors and whether one had to be computed (the second of two equal texts had not)."""
+        vectors: list[dict[str, Vector]] = [{} for _ in texts]
+        computed = [False] * len(texts)
+        for model in self._models.held():
+            found, made = self.under(model, texts)
+            for row, vector in enumerate(found):
+                vectors[row][model.model_id] = vector
+                computed[row] |= made[row]
+        return list(vectors), computed
+
+    def under(self, model: HeldModel, texts: Sequence[str]) -> tuple[list[Vector], list[bool]]:
+        """Give each text's vector under one model, and whether it had to be computed."""
         hashes = [text_hash(text) for text in texts]
-        vectors = self._cache.get_dense(hashes)
+        cache = self._cache.of(model.model_id)
+        vectors = cache.get_dense(hashes)
         missing = {key: text for key, text in zip(hashes, texts, strict=True) if key not in vectors}
         if missing:
-            vectors = {**vectors, **self._compute(missing)}
-        computed = []
-        for key in hashes:
-            computed.append(missing.pop(key, None) is not None)
+            vectors = {**vectors, **self._compute(model, missing, cache)}
+        computed = [missing.pop(key, None) is not None for key in hashes]
         return [vectors[key] for key in hashes], computed
 
-    def _compute(self, missing: dict[bytes, str]) -> dict[bytes, Vector]:
-        if self._embedder is None:
-            self._embedder = Embedder(self._settings, streams=bulk_streams(self._settings))
-        encoded = self._embedder.encode(list(missing.values()))
+    def _compute(self, model: HeldModel, missing: dict[bytes, str], cache: EmbeddingCache) -> dict[bytes, Vector]:
+        encoded = self._embedders.get(model).encode(list(missing.values()))
         made = {}
         for row, key in enumerate(missing):
             tokens = None if encoded.tokens is None else encoded.tokens[row]
             made[key] = CachedEmbedding(encoded.dense[row], tokens)
-        self._cache.put(made)
+        cache.put(made)
         return {key: value.dense for key, value in made.items()}

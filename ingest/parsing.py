@@ -12,27 +12,33 @@ import html
 import io
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from index.document import Extracted, Page
+from ingest.archives import NO_ARCHIVE
 from ingest.cleaning import FENCE, clean, cut_blocks, first_heading, usable_title
 from ingest.detection import MIME, Kind, decode, detect
+from ingest.mail import MAX_ATTACHMENT_DEPTH, parse_mail
 from ingest.pdf import parse_pdf
-from policies.errors import DocumentRejected, UnsupportedType
+from policies.errors import DocumentRejected
 
 if TYPE_CHECKING:
-    from email.message import EmailMessage, MIMEPart
-
     from xberg import ExtractedDocument
 
-MAX_ATTACHMENT_DEPTH = 3
-MAX_ATTACHMENTS = 200
 MAX_TABLE_CELLS = 5_000_000
 MAX_PART_BYTES = 10_000_000
+MAX_LEFT_OUT = 20
 MAX_STYLE_CHARS = 200_000
+MAX_SELECTORS = 1_000
+MAX_HTML_DEPTH = 512
+"""Blink and WebKit nest elements no deeper than this either."""
+MAX_COLUMNS = 16_384
+"""Those of a spreadsheet program: a wider file is no table."""
+MAX_COLUMN_NAME_CHARS = 200
+"""A column's name stands in each row's text again."""
+_LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 
 
 def parse(data: bytes, name: str) -> Extracted:
@@ -55,15 +61,22 @@ def _parse(data: bytes, name: str, depth: int) -> Extracted:
         "xlsx": lambda: _workbook(data, key),
         "office": lambda: _workbook(data, key) if key in ("xls", "ods") else _office(data, key),
         "html": lambda: _html(decode(data)),
-        "eml": lambda: _eml(data, depth),
+        "eml": lambda: _mail(data, depth),
         "csv": lambda: _csv(decode(data)),
         "markdown": lambda: _markdown(decode(data)),
         "text": lambda: Extracted(text=clean(decode(data))),
     }
     extracted = readers[kind]()
-    if not extracted.text.strip():
+    if _LETTER_OR_DIGIT.search(extracted.text) is None:
         raise DocumentRejected("empty: the file holds no text")
     return extracted
+
+
+def _mail(data: bytes, depth: int) -> Extracted:
+    def read_attachment(attached: bytes, name: str) -> Extracted:
+        return _parse(attached, name, depth + 1)
+
+    return parse_mail(data, lambda page: _html(page).text, read_attachment if depth < MAX_ATTACHMENT_DEPTH else None)
 
 
 # ---- Office, by xberg ----
@@ -99,21 +112,45 @@ def _extract(data: bytes, mime: str, pages: bool = False) -> ExtractedDocument:
     try:
         result = asyncio.run(extract(ExtractInput(kind="bytes", bytes=data, mime_type=mime), config))
     except (RuntimeError, ValueError, XbergError) as error:
-        reason = " ".join(str(error).split())[:200]
-        word = "encrypted" if "password" in reason.lower() or "encrypt" in reason.lower() else "damaged or unreadable"
-        raise DocumentRejected(f"{word}: {reason}") from error
+        raise DocumentRejected(_reason(str(error))) from error
     if not result.results:
-        reasons = "; ".join(item.message for item in result.errors) or "nothing was extracted"
-        raise DocumentRejected(f"damaged or unreadable: {reasons[:200]}")
+        raise DocumentRejected(_reason("; ".join(item.message for item in result.errors) or "nothing was extracted"))
     return result.results[0]
+
+
+_LEFT_OUT = re.compile(r"was (?:skipped|not extracted)")
+_SAFETY = re.compile(r".*\bSecurity (?:limit exceeded|violation): *", re.DOTALL)
+
+
+def _reason(said: str) -> str:
+    """One sentence out of what the converter says of a file that it refuses."""
+    said = " ".join(said.split())
+    refused = _SAFETY.match(said)
+    if refused:
+        return f"refused for safety: {said[refused.end() :][:200]}"
+    word = "encrypted" if "password" in said.lower() or "encrypt" in said.lower() else "damaged or unreadable"
+    return f"{word}: {said[:200]}"
+
+
+def _with_unread(text: str, result: ExtractedDocument) -> str:
+    """Add what the converter left out, in its own words. Raises `DocumentRejected` where nothing else is there."""
+    messages = (" ".join(str(warning.message).split())[:300] for warning in result.processing_warnings)
+    left_out = [message for message in messages if _LEFT_OUT.search(message)][:MAX_LEFT_OUT]
+    if left_out and not text.strip():
+        raise DocumentRejected(f"damaged or unreadable: {left_out[0]}")
+    return "\n\n".join([text, *(f"Not read: {message}." for message in left_out)])
 
 
 def _office(data: bytes, key: str) -> Extracted:
     result = _extract(data, MIME[key])
-    text = _tidy(result.content)
+    text = _with_unread(_tidy(result.content), result)
     metadata = result.metadata
     title = usable_title(metadata.title) or (usable_title(metadata.subject) if key == "msg" else None)
     return Extracted(text=text, title=title or usable_title(first_heading(text)), markdown=True)
+
+
+_EMPTY_SLIDE = re.compile(r"-{3,}")
+"""What xberg 1.3 gives for a slide without text."""
 
 
 def _pptx(data: bytes) -> Extracted:
@@ -126,13 +163,14 @@ def _pptx(data: bytes) -> Extracted:
     texts, ranges, offset = [], [], 0
     for number, position in enumerate(order, start=1):
         text = _tidy(_bold_headings(contents[position]))
+        text = "" if _EMPTY_SLIDE.fullmatch(text) else text
         notes = clean(all_notes.get(position, "")).strip()
         if notes:
             text = f"{text}\n\nNotes: {notes}" if text else f"Notes: {notes}"
         texts.append(text)
         ranges.append(Page(number, offset, offset + len(text)))
         offset += len(text) + 2
-    text = "\n\n".join(texts)
+    text = _with_unread("\n\n".join(texts), result)
     title = usable_title(result.metadata.title) or usable_title(first_heading(text))
     return Extracted(text=text, title=title, pages=tuple(ranges), markdown=True)
 
@@ -158,7 +196,7 @@ def _slide_order(data: bytes) -> tuple[list[int], dict[int, str]]:
 def _part(archive: zipfile.ZipFile, name: str) -> str:
     try:
         return archive.open(name).read(MAX_PART_BYTES).decode("utf-8", "replace")
-    except (KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError):
+    except (KeyError, *NO_ARCHIVE):
         return ""  # an optional part of a file that the converter could read
 
 
@@ -205,8 +243,8 @@ def _workbook(data: bytes, key: str) -> Extracted:
         texts.append(text)
         ranges.append(Page(table.page_number, offset, offset + len(text)))
         offset += len(text) + 2
-    title = usable_title(result.metadata.title)
-    return Extracted(text="\n\n".join(texts), title=title, pages=tuple(ranges), markdown=True)
+    text = _with_unread("\n\n".join(texts), result)
+    return Extracted(text=text, title=usable_title(result.metadata.title), pages=tuple(ranges), markdown=True)
 
 
 _CODE = re.compile(r"^```", re.MULTILINE)
@@ -244,6 +282,7 @@ _BLANK_ELEMENT = re.compile(
 _COMMENT = re.compile(r"<!--")
 _DROPPED = re.compile(r"<!--|<(script|style|template|svg)\b", re.IGNORECASE)
 _HEAD = re.compile(r"<(head)\b", re.IGNORECASE)
+_BOX = re.compile(r"<(/?)(?:div|ul|ol|dl|table|blockquote|section|article|details|figure|aside)\b", re.IGNORECASE)
 _STYLE = re.compile(r"<(style)\b[^<>]*>", re.IGNORECASE)
 
 
@@ -258,13 +297,27 @@ def _html(source: str) -> Extracted:
     rebuilt = [part if index % 2 else _WRAPPED.sub(" ", part) for index, part in enumerate(parts)]
     # The converter panics on a heading or list item of white space only (html-to-markdown 3.17).
     page = _BLANK_ELEMENT.sub("", "".join(rebuilt))
-    try:
-        text = _tidy(_extract(page.encode(), MIME["html"]).content)
-    except DocumentRejected:
-        text = ""
+    text = "" if _is_too_deep(page) else _converted(page)
     text = text or _visible_text(source)
     title = usable_title(html.unescape(re.sub(r"<[^<>]*>", "", titles[0]))) if titles else None
     return Extracted(text=text, title=title or usable_title(first_heading(text)), markdown=True)
+
+
+def _converted(page: str) -> str:
+    try:
+        return _tidy(_extract(page.encode(), MIME["html"]).content)
+    except DocumentRejected:
+        return ""
+
+
+def _is_too_deep(page: str) -> bool:
+    """Whether boxes stand in boxes so deep that the converter loses text, or its stack (nested lists: a crash)."""
+    depth = 0
+    for tag in _BOX.finditer("".join(cut_blocks(page, _DROPPED, _closing)[::2])):
+        depth = max(0, depth - 1) if tag.group(1) else depth + 1
+        if depth > MAX_HTML_DEPTH:
+            return True
+    return False
 
 
 def _visible_text(source: str) -> str:
@@ -297,85 +350,8 @@ def _hidden_selectors(data: bytes) -> list[str]:
             if re.search(r"display\s*:\s*none|visibility\s*:\s*hidden", body, re.IGNORECASE):
                 names = names[-300:].split(",")
                 selectors += [n for n in map(str.strip, names) if re.fullmatch(r"[.#][A-Za-z][\w-]*", n)]
-    return selectors
-
-
-# ---- mail ----
-
-
-def _eml(data: bytes, depth: int) -> Extracted:
-    """Headers, body and attachments; an attachment that cannot be read is named with the reason."""
-    from email import message_from_bytes, policy
-
-    message = message_from_bytes(data.lstrip(), policy=policy.default)
-    subject = _header(message, "Subject")
-    head = [f"{name}: {value}" for name in ("From", "To", "Cc", "Date", "Subject") if (value := _header(message, name))]
-    blocks = ["\n".join(head), *_mail_parts(message, depth)]
-    text = "\n\n".join(block for block in blocks if block)
-    return Extracted(text=clean(text), title=usable_title(subject), markdown=True)
-
-
-def _header(message: EmailMessage, name: str) -> str:
-    try:
-        return " ".join(str(message[name] or "").split())
-    except (ValueError, IndexError, AttributeError, TypeError, KeyError):
-        # The library's header parser fails on some malformed headers: the raw text serves then.
-        raw = next((value for key, value in message.raw_items() if key.lower() == name.lower()), "")
-        return " ".join(str(raw).split())
-
-
-def _mail_parts(message: EmailMessage, depth: int) -> list[str]:
-    body = message.get_body(preferencelist=("plain", "html"))
-    blocks = [_body_text(body)] if body is not None else []
-    attachments = [part for part in message.walk() if part is not message and _is_attachment(part, body)]
-    inside: set[int] = set()
-    for part in attachments[:MAX_ATTACHMENTS]:
-        if id(part) in inside:
-            continue
-        inside.update(id(child) for child in part.walk())
-        blocks.append(_attachment_text(part, depth))
-    return blocks
-
-
-def _is_attachment(part: EmailMessage, body: object) -> bool:
-    if part.get_content_type() == "message/rfc822":
-        return True
-    if part.is_multipart() or part is body:
-        return False
-    return part.get_content_disposition() == "attachment" or part.get_filename() is not None
-
-
-def _body_text(part: MIMEPart) -> str:
-    raw = part.get_payload(decode=True)
-    data = raw if isinstance(raw, bytes) else b""
-    charset = part.get_content_charset()
-    try:
-        text = data.decode(charset) if charset else decode(data)
-    except (LookupError, UnicodeDecodeError):
-        text = decode(data)
-    if part.get_content_type() == "text/html" and text.strip():
-        return _html(text).text
-    return clean(text).strip()
-
-
-def _attachment_text(part: EmailMessage, depth: int) -> str:
-    from email.message import Message
-
-    name = PurePosixPath(" ".join((part.get_filename() or "").split()).replace("\\", "/")).name
-    if depth >= MAX_ATTACHMENT_DEPTH:
-        return f"Attachment {name or 'message'} was not read: mails are nested more than {MAX_ATTACHMENT_DEPTH} deep."
-    if part.get_content_type() == "message/rfc822":
-        inner = part.get_payload()
-        data = inner[0].as_bytes() if isinstance(inner, list) and isinstance(inner[0], Message) else b""
-        name = name or "message.eml"
-    else:
-        raw = part.get_payload(decode=True)
-        data = raw if isinstance(raw, bytes) else b""
-    try:
-        extracted = _parse(data, name or "attachment", depth + 1)
-    except (DocumentRejected, UnsupportedType) as error:
-        return f"Attachment {name or 'without name'} was not read: {error.detail}."
-    return f"## Attachment: {clean(name or extracted.title or 'without name')}\n\n{extracted.text.strip()}"
+    # Each is held against each element.
+    return list(dict.fromkeys(selectors))[:MAX_SELECTORS]
 
 
 # ---- CSV and Markdown ----
@@ -388,6 +364,9 @@ def _csv(source: str) -> Extracted:
         rows = list(csv.reader(io.StringIO(text), delimiter=_delimiter(text)))
     except csv.Error as error:
         raise DocumentRejected(f"damaged: no valid CSV: {error}") from error
+    widest = max(map(len, rows), default=0)
+    if widest > MAX_COLUMNS:
+        raise DocumentRejected(f"a row of it has {widest} columns, more than {MAX_COLUMNS}")
     return Extracted(text="\n".join(_rows_as_text(rows)))
 
 
@@ -412,7 +391,7 @@ def _rows_as_text(rows: Iterable[Sequence[str | None]]) -> list[str]:
     header = table[0]
     if not _is_header(header) or len(table) == 1:
         return [" | ".join(cell for cell in row if cell) for row in table]
-    names = [name or f"column {index}" for index, name in enumerate(header, start=1)]
+    names = [name[:MAX_COLUMN_NAME_CHARS] or f"column {index}" for index, name in enumerate(header, start=1)]
     lines = []
     for row in table[1:]:
         named = zip([*names, *(f"column {index}" for index in range(len(names) + 1, len(row) + 1))], row, strict=False)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from index.document import Extracted, Page
 from ingest.cleaning import clean, first_heading, usable_title
 from policies.errors import DocumentRejected
+
+MAX_PAGES = 50_000
 
 
 def parse_pdf(data: bytes) -> Extracted:
@@ -22,25 +25,38 @@ def parse_pdf(data: bytes) -> Extracted:
         if getattr(error, "err_code", None) in (raw.FPDF_ERR_PASSWORD, raw.FPDF_ERR_SECURITY):
             raise DocumentRejected("encrypted: it needs a password") from error
         raise DocumentRejected("damaged: this PDF cannot be opened") from error
-    pages: list[list[Line]] = []
-    unreadable = 0
     try:
-        for index in range(len(document)):
-            try:
-                page = document[index]
-                pages.append(_pdf_lines(page.get_textpage(), raw))
-                page.close()
-            except pypdfium2.PdfiumError:
-                unreadable += 1
-                pages.append([])
+        pages, unreadable = _pages(document, raw)
         metadata_title = document.get_metadata_value("Title")
     finally:
         document.close()
     if not pages or unreadable == len(pages):
         raise DocumentRejected("damaged: this PDF has no readable page")
+    if unreadable * 2 > len(pages):
+        raise DocumentRejected(f"damaged: {unreadable} of its {len(pages)} pages cannot be read")
     if not any(line.text.strip() for lines in pages for line in lines):
         raise DocumentRejected("no text; needs OCR")
     return _assemble_pdf(pages, metadata_title)
+
+
+def _pages(document: Any, raw: Any) -> tuple[list[list[Line]], int]:
+    """The lines of each page, and how many pages cannot be read; these have no lines."""
+    import pypdfium2
+
+    count = len(document)
+    if count > MAX_PAGES:
+        raise DocumentRejected(f"it has {count} pages, more than {MAX_PAGES}")
+    pages: list[list[Line]] = []
+    unreadable = 0
+    for index in range(count):
+        try:
+            page = document[index]
+            pages.append(_pdf_lines(page.get_textpage(), raw))
+            page.close()
+        except pypdfium2.PdfiumError:
+            unreadable += 1
+            pages.append([])
+    return pages, unreadable
 
 
 Box = tuple[float, float, float, float]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from index.ledger_records import KnownDocument
-from ingest.connector import Entry
+from ingest.connector import Entry, Gone
 from policies.access import AccessRule
 
 TWICE = "the same id twice in this source"
+_BELOW = re.compile(r"[/#]")
 
 
 @dataclass(slots=True)
@@ -28,26 +30,55 @@ class SyncPlan:
     rejected: list[Entry] = field(default_factory=list)
     unchanged: int = 0
     deleted: list[str] = field(default_factory=list)
+    created: int = 0
+    updated: int = 0
 
     @property
     def discovered(self) -> int:
         """How many documents the listing named."""
         return len(self.process) + len(self.rights) + len(self.rejected) + self.unchanged
 
+    @property
+    def access_changed(self) -> int:
+        """How many documents only changed their readers."""
+        return len(self.rights)
+
+
+def last_words(items: Iterable[Entry | Gone]) -> list[Entry | Gone]:
+    """Keep of a listing of changes what it says last of each document: it may tell a history."""
+    said: dict[tuple[str, bool], Entry | Gone] = {}
+    for item in items:
+        external_id = item.external_id if isinstance(item, Gone) else item.ref.external_id
+        # A file of rows is gone with what lay below it, and then named: an entry does not take that back.
+        of_all = isinstance(item, Gone) and item.below
+        said.pop((external_id, False), None)
+        if of_all:
+            said.pop((external_id, True), None)
+        said[external_id, of_all] = item
+    return list(said.values())
+
 
 def plan(
-    listing: Iterable[Entry], known: Mapping[str, KnownDocument], rule_id: Callable[[AccessRule], int], complete: bool
+    listing: Iterable[Entry | Gone],
+    known: Mapping[str, KnownDocument],
+    rule_id: Callable[[AccessRule], int],
+    complete: bool,
 ) -> SyncPlan:
     """Compare a listing with what the ledger knows of the source.
 
     `known` is keyed by document id; `rule_id` interns a rule; `complete` says whether the listing names the whole
-    source: only then is what it does not name deleted. Entries that share an id are rejected, all of them.
+    source: then what it does not name is deleted, else only what it says is gone. Entries that share an id are
+    rejected, all of them.
     """
     result = SyncPlan()
     seen: set[str] = set()
     same: set[str] = set()
     again: dict[str, Entry] = {}
+    gone: dict[str, bool] = {}
     for entry in listing:
+        if isinstance(entry, Gone):
+            gone[entry.external_id] = gone.get(entry.external_id, False) or entry.below
+            continue
         document_id = entry.ref.document_id
         if document_id in seen:
             again[document_id] = entry = replace(entry, error=entry.error or TWICE)
@@ -56,9 +87,20 @@ def plan(
             same.add(document_id)
     _withdraw(again, same, known, result)
     result.unchanged = len(same)
-    if complete:
-        result.deleted = sorted(set(known) - seen)
+    unnamed = sorted(set(known) - seen)
+    below = {external_id for external_id, all_below in gone.items() if all_below}
+    result.deleted = [key for key in unnamed if complete or _is_gone(known[key].external_id, gone, below)]
+    result.created = sum(
+        known[e.ref.document_id].version is None if e.ref.document_id in known else True for e in result.process
+    )
+    result.updated = len(result.process) - result.created
     return result
+
+
+def _is_gone(external_id: str, gone: Collection[str], below: Collection[str]) -> bool:
+    if external_id in gone:
+        return True
+    return any(external_id[: mark.start()] in below for mark in _BELOW.finditer(external_id)) if below else False
 
 
 def _is_same(

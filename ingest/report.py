@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from policies.errors import RayragError
+from policies.errors import RayragError, SourceUnavailable
 
 MAX_ERRORS = 10_000
 
@@ -35,7 +35,11 @@ class DocumentError:
 
 @dataclass(slots=True)
 class Report:
-    """The sum of a run. `discovered == indexed + unchanged + quarantined`; `embedded` counts texts, not documents."""
+    """The sum of a run. `discovered == indexed + unchanged + quarantined`; `embedded` counts texts, not documents.
+
+    `created`, `updated`, `deleted` and `access_changed` count the changes that were found. `unread`, among the
+    quarantined: their source did not give them this time; they are tried again.
+    """
 
     discovered: int = 0
     indexed: int = 0
@@ -44,6 +48,10 @@ class Report:
     deleted: int = 0
     chunks: int = 0
     embedded: int = 0
+    created: int = 0
+    updated: int = 0
+    access_changed: int = 0
+    unread: int = 0
     seconds: float = 0.0
     errors: list[DocumentError] = field(default_factory=list)
 
@@ -57,6 +65,7 @@ class Report:
             self.unchanged += 1
         else:
             self.reject(outcome.uri, outcome.reason or "no reason was given")
+            self.unread += outcome.failure is SourceUnavailable
 
     def reject(self, uri: str, reason: str) -> None:
         """Count a quarantined document; the first `MAX_ERRORS` reasons are kept, all are in the dead letters."""

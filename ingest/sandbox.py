@@ -6,11 +6,12 @@ The child gets bytes and a name, and answers JSON of plain fields: no pickle, no
 Files: by Landlock it reads Python, its libraries and this program's own code, and writes, moves and removes nothing.
 Where the kernel has no Landlock (before Linux 5.13, or switched off) the log says so once, and code that takes over
 the child can read and remove what the service's user can; the limits below hold all the same. Landlock knows nothing
-of modes and owners of files, nor of sockets in the file system; of `truncate` only from Linux 6.2 on.
+of modes and owners of files, nor of sockets in the file system; of `truncate` only from Linux 6.2 on. Those, sockets
+of any kind and the start of processes are refused by seccomp (`ingest.seccomp`), on x86-64 and ARM.
 
 Limits: address space (baseline after warm-up + `memory_mb`), CPU time, no file writes, few open files, no core dumps,
-and a wall clock in the parent. The number of processes is not limited: `RLIMIT_NPROC` counts a user's threads
-everywhere and would hit the parent too; whatever the child starts dies with its process group.
+and a wall clock in the parent. The number of processes is not limited by `RLIMIT_NPROC`: that counts a user's threads
+everywhere and would hit the parent too. Where seccomp is missing, what the child starts dies with its process group.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import importlib.util
 import json
 import logging
 import os
+import secrets
+import select
 import selectors
 import signal
 import struct
@@ -33,7 +36,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from index.document import Extracted, Page
-from ingest import landlock
+from ingest import landlock, seccomp
+from ingest.cleaning import clean, usable_title
 from policies.errors import DocumentRejected, TooLarge, Unavailable, UnsupportedType
 
 if TYPE_CHECKING:
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
 MAX_ANSWER_BYTES = 64_000_000
 START_TIMEOUT_S = 120.0
 FILES_PER_CHILD = 500
+MAX_PAGE_NUMBER = 2**31
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("index", "ingest", "policies")
 """What the parser imports of this program: beside them lie the ledger and keys of a local installation."""
@@ -108,14 +113,13 @@ class Parser:
         used = self._child is not None and self._child.served > 0
         try:
             return self._ask_once(data, name)
-        except MemoryError:
-            # Earlier files may have left the child's memory in pieces: only a fresh child's verdict counts.
-            if used:
-                try:
-                    return self._ask_once(data, name)
-                except MemoryError:
-                    pass
-            raise DocumentRejected(f"the parser ran out of memory ({self._settings.memory_mb} MB)") from None
+        except _Spoilt as spoilt:
+            if not used:
+                raise DocumentRejected(spoilt.reason) from None
+        try:
+            return self._ask_once(data, name)
+        except _Spoilt as spoilt:
+            raise DocumentRejected(spoilt.reason) from None
 
     def _ask_once(self, data: bytes, name: str) -> Any:
         if self._child is None:
@@ -132,7 +136,7 @@ class Parser:
             raise
         if isinstance(answer, dict) and answer.get("error") == "memory":
             self._end()
-            raise MemoryError
+            raise _Spoilt(_out_of_memory(self._settings.memory_mb))
         if isinstance(answer, dict) and answer.get("error") == "failed":
             self._end()  # nobody knows what an unforeseen failure left behind (open files, locks)
         return answer
@@ -143,12 +147,25 @@ class Parser:
             self._child = None
 
 
+class _Spoilt(Exception):
+    """Earlier files may have caused this, by memory left in pieces or answers left behind: a fresh child decides."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def _out_of_memory(memory_mb: int) -> str:
+    return f"the parser ran out of memory ({memory_mb} MB)"
+
+
 class _Child:
     """One process: a pipe in, a pipe out, a pipe for its last words."""
 
     def __init__(self, target: str, memory_mb: int) -> None:
         paths = [str(ROOT), *(path for path in sys.path if path and Path(path).is_absolute())]
         self.served = 0
+        self._memory_mb = memory_mb
         self._stderr = b""
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and code
             [sys.executable, "-I", "-c", _BOOTSTRAP, json.dumps(paths), target, str(memory_mb)],
@@ -163,7 +180,7 @@ class _Child:
             os.set_blocking(pipe.fileno(), False)
         try:
             ready = self._exchange(b"", time.monotonic() + START_TIMEOUT_S)
-        except (DocumentRejected, MemoryError, TimeoutError) as error:
+        except (DocumentRejected, _Spoilt, TimeoutError) as error:
             words = self._stderr.decode("utf-8", "replace").strip().split("\n")[-1][:300]
             self.kill()
             raise Unavailable(f"the parser process did not start: {words or error}") from error
@@ -178,14 +195,21 @@ class _Child:
         return process.stdin, process.stdout, process.stderr  # type: ignore[return-value]
 
     def ask(self, data: bytes, name: str, timeout_s: float) -> Any:
-        """Send one file and wait for the answer. Raises `DocumentRejected`, and `MemoryError` where memory ran out."""
+        """Send one file and wait for the answer. Raises `DocumentRejected`, and `_Spoilt` as its name says.
+
+        The answer must repeat a number that nobody can know before: an earlier file may have left answers behind.
+        """
         self.served += 1
         self._stderr = b""
-        head = json.dumps({"name": name, "timeout_s": timeout_s}).encode()
+        ticket = secrets.token_hex(16)
+        head = json.dumps({"name": name, "timeout_s": timeout_s, "ticket": ticket}).encode()
         try:
-            return self._exchange(_HEADER.pack(len(head), len(data)) + head + data, time.monotonic() + timeout_s)
+            answer = self._exchange(_HEADER.pack(len(head), len(data)) + head + data, time.monotonic() + timeout_s)
         except TimeoutError as error:
             raise DocumentRejected(f"parsing took longer than {timeout_s:g} s") from error
+        if not isinstance(answer, dict) or answer.get("ticket") != ticket:
+            raise _Spoilt("the parser's answer is malformed")
+        return answer
 
     def kill(self) -> None:
         """End the process with all it started, and collect it."""
@@ -244,7 +268,9 @@ class _Child:
         os.set_blocking(self._pipes[2].fileno(), True)
         words = (self._stderr + self._pipes[2].read(65_536)).decode("utf-8", "replace").lower()
         if any(phrase in words for phrase in _OUT_OF_MEMORY):
-            return MemoryError()
+            return _Spoilt(_out_of_memory(self._memory_mb))
+        if code == -signal.SIGABRT:  # pdfium ends so, and says nothing, when it gets no more memory
+            return _Spoilt(f"the parser gave up (signal 6), most likely for want of memory ({self._memory_mb} MB)")
         if code == -signal.SIGXCPU:
             return DocumentRejected("the parser used more CPU time than it may")
         if code < 0:
@@ -277,6 +303,8 @@ def _complete(answer: bytearray) -> Any:
         raise DocumentRejected(f"the text is larger than {MAX_ANSWER_BYTES // 1_000_000} MB")
     if len(answer) < _LENGTH.size + length:
         return None
+    if len(answer) > _LENGTH.size + length:
+        raise DocumentRejected("the parser's answer is malformed")  # or its rest would answer for the next file
     try:
         return json.loads(bytes(answer[_LENGTH.size : _LENGTH.size + length]))
     except (ValueError, RecursionError) as error:
@@ -288,22 +316,28 @@ def _checked(answer: Any) -> Extracted:
     if not isinstance(answer, dict):
         raise DocumentRejected("the parser's answer is malformed")
     if "error" in answer:
-        detail = str(answer.get("detail"))[:500]
+        detail = clean(" ".join(str(answer.get("detail"))[:500].split()))
         raise UnsupportedType(detail) if answer["error"] == "unsupported" else DocumentRejected(detail)
     text, title, pages = answer.get("text"), answer.get("title"), answer.get("pages")
     try:
         if not isinstance(text, str) or not isinstance(title, str | None) or not isinstance(pages, list):
             raise ValueError("wrong type of a field")
         text.encode()
-        ranges = tuple(Page(int(number), int(start), int(end)) for number, start, end in pages)
+        ranges = tuple(Page(*map(_whole, page)) for page in pages)
         last = 0
         for page in ranges:
-            if not last <= page.start <= page.end <= len(text):
+            if not (0 < page.number < MAX_PAGE_NUMBER and last <= page.start <= page.end <= len(text)):
                 raise ValueError("pages out of order")
             last = page.start
     except (ValueError, TypeError) as error:
         raise DocumentRejected("the parser's answer is malformed") from error
-    return Extracted(text, title, ranges, markdown=answer.get("markdown") is True)
+    return Extracted(text, usable_title(title), ranges, markdown=answer.get("markdown") is True)
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:  # neither a truth value, nor a float that is no number
+        raise ValueError("no whole number")
+    return value
 
 
 # ---- in the child ----
@@ -319,9 +353,11 @@ def serve(target: str, memory_mb: int) -> None:
     module, _, function = target.partition(":")
     size = os.open("/proc/self/statm", os.O_RDONLY) if sys.platform == "linux" else None  # it is out of reach soon
     confined = _leave_files(module)
+    seccomp.confine()
     parse: Callable[[bytes, str], Extracted] = getattr(importlib.import_module(module), function)
     if target == "ingest.parsing:parse":
         _warm_up(parse)
+    threading.Thread(target=_end_with_parent, args=(requests.fileno(),), daemon=True).start()
     _limit(memory_mb, size)
     _send(answers, {"ready": True, "confined": confined})
     while header := requests.read(_HEADER.size):
@@ -332,7 +368,15 @@ def serve(target: str, memory_mb: int) -> None:
         answer = _answer(parse, data, head["name"])
         del data
         signal.alarm(0)
-        _send(answers, answer)
+        _send(answers, answer | {"ticket": head["ticket"]})
+
+
+def _end_with_parent(requests: int) -> None:
+    """Wait until nobody can send requests any more: whatever is being parsed then, nobody waits for its text."""
+    watch = select.poll()
+    watch.register(requests, 0)  # that the other end was closed is told without being asked for
+    watch.poll()
+    os._exit(0)
 
 
 def _warm_up(parse: Callable[[bytes, str], Extracted]) -> None:
@@ -368,6 +412,8 @@ def _answer(parse: Callable[[bytes, str], Extracted], data: bytes, name: str) ->
     except RecursionError:
         return {"error": "rejected", "detail": "the document is nested too deeply"}
     except Exception as error:  # noqa: BLE001 - the process boundary: every failure becomes the document's reason
+        if any(phrase in str(error).lower() for phrase in _OUT_OF_MEMORY):
+            return {"error": "memory"}
         return {"error": "failed", "detail": f"the parser failed: {type(error).__name__}: {str(error)[:200]}"}
 
 

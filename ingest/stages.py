@@ -7,25 +7,27 @@ deployment for a few (`deployments.sync`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from index.analysis import ANALYSIS_VERSION, analyse
-from index.document import Chunk, DocumentRef, Extracted, Vector
+from index.document import Chunk, DocumentRef, Extracted, Vectors
 from index.embedding_cache import text_hash
 from index.ledger import Ledger
 from index.ledger_records import NewVersion, RowsToRepoint, WrittenVersion
-from index.vectors import MAX_TEXT_BYTES, SCHEMA_VERSION, ChunkRow, VectorStore
+from index.stores import ModelsChanged
+from index.vectors import MAX_TEXT_BYTES, SCHEMA_VERSION, ChunkRow, Rows
 from ingest.chunking import CHUNKER_VERSION, Chunker
 from ingest.connector import Entry
-from ingest.listing import read
 from ingest.report import Outcome
 from ingest.sandbox import Parser
 from policies.access import AccessRule
 from policies.errors import DocumentRejected, RayragError, SourceUnavailable, TooLarge, Unavailable, UnsupportedType
 from policies.principals import EVERYONE
 
+Fetch = Callable[[Entry, int], bytes]
+"""Gives an entry's bytes, as a connector's `fetch` does."""
 BAD_DOCUMENT = (DocumentRejected, TooLarge, UnsupportedType, SourceUnavailable)
 
 
@@ -47,29 +49,31 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A prepared document with `vectors`: float32[dim] for each chunk; `computed` of them were not in the cache."""
+    """A prepared document with `vectors` for each chunk, one under each model; `computed` were not in the cache."""
 
     prepared: Prepared
-    vectors: tuple[Vector, ...]
+    vectors: tuple[Vectors, ...]
     computed: int
 
 
 class Embed(Protocol):
     """Turns texts into vectors, through the cache."""
 
-    def __call__(self, texts: Sequence[str]) -> tuple[list[Vector], list[bool]]:
-        """Give a vector for each text, and whether it had to be computed."""
+    def __call__(self, texts: Sequence[str]) -> tuple[list[Vectors], list[bool]]:
+        """Give each text's vectors, under all models that the index holds, and whether one had to be computed."""
         ...
 
 
-def pipeline_key(model_id: str) -> str:
-    """Name everything but the document that decides its rows: a change of any makes every document new."""
-    return f"{CHUNKER_VERSION}.{ANALYSIS_VERSION}.{SCHEMA_VERSION}.{model_id}"
+PIPELINE_KEY = f"{CHUNKER_VERSION}.{ANALYSIS_VERSION}.{SCHEMA_VERSION}"
+"""Names what decides a document's rows, but for the document: a change of any makes every document new.
+
+The embedding model is not among it: `rayrag reindex` changes that for all rows at once, and reads no document again.
+"""
 
 
 def stamped(entry: Entry, key: str) -> Entry:
-    """Make the pipeline a part of the fingerprint."""
-    return replace(entry, ref=replace(entry.ref, fingerprint=f"{entry.ref.fingerprint}|{key}"))
+    """Make the pipeline a part of the fingerprint, and the name a part of what the ledger is told."""
+    return replace(entry, ref=replace(entry.ref, fingerprint=f"{entry.ref.fingerprint}|{key}", name=entry.name))
 
 
 class Preparation:
@@ -82,13 +86,12 @@ class Preparation:
         self._max_attempts = max_attempts
         self._max_bytes = max_bytes
 
-    def __call__(self, entry: Entry, owner: str | None = None, data: bytes | None = None) -> Prepared | Outcome:
+    def __call__(self, entry: Entry, fetch: Fetch, owner: str | None = None) -> Prepared | Outcome:
         """Read, parse and chunk. What is wrong with the document becomes its outcome; anything else rises.
 
-        `data`: the content, where the caller has it already. The attempt is counted first, for a document may take
-        the process with it. It is given back as soon as the document stood it, so that nothing which happens later
-        counts against it, and where it failed for a reason outside of it. An error that nobody foresaw counts: the
-        likeliest cause is the document.
+        `fetch` gives the bytes. The attempt is counted first, for a document may take the process with it. It is given
+        back as soon as the document stood it, so that nothing which happens later counts against it, and where it
+        failed for a reason outside of it. An error that nobody foresaw counts: the likeliest cause is the document.
         """
         ref = entry.ref
         attempt = self._ledger.begin_attempt(ref, self._max_attempts)
@@ -96,7 +99,7 @@ class Preparation:
             tried = f"given up after {self._max_attempts} attempts; see the dead letters"
             return quarantined(ref, DocumentRejected(tried))
         try:
-            prepared = self._prepare(entry, owner, data)
+            prepared = self._prepare(entry, fetch, owner)
         except BAD_DOCUMENT as error:
             self._ledger.reject(ref, error.detail, attempt)
             if isinstance(error, SourceUnavailable):
@@ -109,16 +112,16 @@ class Preparation:
             self._ledger.give_back_attempt(ref)
         return prepared
 
-    def _prepare(self, entry: Entry, owner: str | None, given: bytes | None) -> Prepared | Outcome:
+    def _prepare(self, entry: Entry, fetch: Fetch, owner: str | None) -> Prepared | Outcome:
         ref = entry.ref
-        data = self._content(entry) if given is None else given
+        data = self._content(entry, fetch)
         content_hash = hashlib.sha256(data + b"\x00" + ref.fingerprint.rpartition("|")[2].encode()).hexdigest()
         stored = self._ledger.document(ref.document_id)
         if stored is not None and stored.version is not None and stored.content_hash == content_hash:
             self._ledger.touch(ref.document_id, ref.fingerprint, ref.uri)
             return Outcome(ref.document_id, ref.external_id, ref.uri, "unchanged", stored.version)
         if entry.inline is None:
-            extracted = self._parser.parse(data, ref.external_id)
+            extracted = self._parser.parse(data, entry.name or ref.external_id)
         else:
             extracted = Extracted(entry.inline.text, entry.inline.title)
         chunks = self._chunker.split(extracted)
@@ -129,12 +132,12 @@ class Preparation:
             raise DocumentRejected(f"over {MAX_TEXT_BYTES} bytes of it hold hardly a word")
         return Prepared(ref, extracted.title or ref.title, content_hash, chunks, owner)
 
-    def _content(self, entry: Entry) -> bytes:
+    def _content(self, entry: Entry, fetch: Fetch) -> bytes:
         if entry.inline is not None:
             return f"{entry.inline.title or ''}\n{entry.inline.text}".encode("utf-8", "surrogatepass")
         if entry.location is None:
             raise DocumentRejected("nothing to read")
-        return read(entry.location, self._max_bytes)
+        return fetch(entry, self._max_bytes)
 
 
 def quarantined(ref: DocumentRef, error: RayragError) -> Outcome:
@@ -155,10 +158,21 @@ def embed(documents: Sequence[Prepared], embedder: Embed) -> list[Embedded]:
     return result
 
 
-def write(documents: Sequence[Embedded], ledger: Ledger, store: VectorStore, run_id: str) -> list[Outcome]:
+def embed_and_write(
+    documents: Sequence[Prepared], embedder: Embed, ledger: Ledger, store: Rows, run_id: str
+) -> list[Outcome]:
+    """Embed and write, once more where the index came to hold another model in between. Raises as `write`."""
+    try:
+        return write(embed(documents, embedder), ledger, store, run_id)
+    except ModelsChanged:
+        return write(embed(documents, embedder), ledger, store, run_id)
+
+
+def write(documents: Sequence[Embedded], ledger: Ledger, store: Rows, run_id: str) -> list[Outcome]:
     """Write each document's next version beside the live one, count it, flip the pointer, then clear the old rows.
 
-    Raises `Unavailable` when the store acknowledges fewer rows than were sent; the live versions then stay.
+    Raises `Unavailable` when the store acknowledges fewer rows than were sent, and `ModelsChanged` as `Stores.upsert`;
+    the live versions then stay.
     """
     prepared = [document.prepared for document in documents]
     numbers = ledger.begin_versions(
@@ -174,7 +188,23 @@ def write(documents: Sequence[Embedded], ledger: Ledger, store: VectorStore, run
     return [_outcome(document, n, live) for document, n, live in zip(documents, numbers, flipped, strict=True)]
 
 
-def sweep(ledger: Ledger, store: VectorStore, document_ids: Sequence[str] | None = None) -> None:
+def process(
+    entries: Sequence[Entry],
+    fetch: Fetch,
+    prepare: Preparation,
+    embedder: Embed,
+    ledger: Ledger,
+    store: Rows,
+    run_id: str,
+) -> list[Outcome]:
+    """Bring a few documents into the index, in this process."""
+    made = [prepare(entry, fetch) for entry in entries]
+    prepared = [item for item in made if isinstance(item, Prepared)]
+    written = embed_and_write(prepared, embedder, ledger, store, run_id) if prepared else []
+    return [*written, *(item for item in made if isinstance(item, Outcome))]
+
+
+def sweep(ledger: Ledger, store: Rows, document_ids: Sequence[str] | None = None) -> None:
     """Remove rows that no reader can reach any more: retired versions and those whose writer was overtaken.
 
     Without `document_ids`: those of every document, also what runs left behind that died.
@@ -186,25 +216,19 @@ def sweep(ledger: Ledger, store: VectorStore, document_ids: Sequence[str] | None
         ledger.forget_versions(stale)
 
 
-def change_rights(document_id: str, rule: AccessRule, ledger: Ledger, store: VectorStore) -> None:
-    """Give a document another access rule. The ledger's gate holds at once; then its rows follow, embedding nothing."""
-    change = ledger.set_rule(document_id, rule)
+def change_rights(
+    document_id: str, rule: AccessRule, ledger: Ledger, store: Rows, seen_at: float | None = None
+) -> None:
+    """Give a document another access rule. The ledger's gate holds at once; then its rows follow, embedding nothing.
+
+    `seen_at`: when the source said so; none: now. What it said later stays.
+    """
+    change = ledger.set_rule(document_id, rule, seen_at)
     if change.version is not None and change.new_access_id != change.old_access_id:
         repoint(RowsToRepoint(document_id, change.version, change.chunk_count, change.new_access_id), ledger, store)
 
 
-def narrow_rights(document_id: str, rule: AccessRule, ledger: Ledger, store: VectorStore) -> None:
-    """Take a live document from the readers whom `rule` does not permit, and give it to nobody."""
-    stored = ledger.document(document_id)
-    if stored is None or stored.version is None:
-        return
-    held = ledger.rule(stored.access_id)
-    kept = _narrowed(held, rule)
-    if kept != held:
-        change_rights(document_id, kept, ledger, store)
-
-
-def _narrowed(held: AccessRule, rule: AccessRule) -> AccessRule:
+def narrowed(held: AccessRule, rule: AccessRule) -> AccessRule:
     """A rule that permits only whom both permit: by the names that both allow, so it may permit fewer."""
     if EVERYONE in rule.allow:
         allow = held.allow
@@ -215,7 +239,7 @@ def _narrowed(held: AccessRule, rule: AccessRule) -> AccessRule:
     return AccessRule(allow, held.deny | rule.deny)
 
 
-def repoint(rows: RowsToRepoint, ledger: Ledger, store: VectorStore) -> None:
+def repoint(rows: RowsToRepoint, ledger: Ledger, store: Rows) -> None:
     """Let a version's rows carry the rule that the ledger names."""
     store.set_access(rows.document_id, rows.version, rows.chunk_count, rows.access_id)
     ledger.rows_carry(rows.document_id, rows.version, rows.access_id)
@@ -230,7 +254,8 @@ def _outcome(document: Embedded, version: int, live: bool) -> Outcome:
 
 
 def _rows(document: Embedded, version: int, ledger: Ledger) -> list[ChunkRow]:
-    ref = document.prepared.ref
+    prepared = document.prepared
+    ref = prepared.ref
     tenant_id = ledger.tenant_id(ref.tenant)
     access_id = ledger.intern_rule(tenant_id, ref.rule)
     return [
@@ -244,9 +269,10 @@ def _rows(document: Embedded, version: int, ledger: Ledger) -> list[ChunkRow]:
             end=chunk.end,
             page=chunk.page,
             text=chunk.text,
+            context=chunk.context(prepared.title),
             analysed=analyse(text),
             text_hash=text_hash(text).hex(),
-            dense=vector,
+            dense=vectors,
         )
-        for chunk, text, vector in zip(document.prepared.chunks, document.prepared.texts, document.vectors, strict=True)
+        for chunk, text, vectors in zip(prepared.chunks, prepared.texts, document.vectors, strict=True)
     ]

@@ -22,6 +22,10 @@ class Unauthenticated(RayragError):
     """No token, or one that does not hold."""
 
 
+class BadSignature(RayragError):
+    """An event whose signature does not hold, or that nobody takes: the two are never told apart."""
+
+
 class Forbidden(RayragError):
     """The caller is known and lacks the permission."""
 

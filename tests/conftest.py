@@ -7,16 +7,20 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+
+from cluster import milvus
+from tests.servers import Server, nats_server, redis_server
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +49,46 @@ def postgres_url() -> Iterator[str]:
         shutil.rmtree(home)
 
 
+@pytest.fixture(scope="session")
+def milvus_uri() -> Iterator[str]:
+    """Yield the address of a Milvus Lite server of its own, on loopback, with its files in memory."""
+    home = Path(tempfile.mkdtemp(prefix="milvus-", dir=_memory()))
+    (home / "logs").mkdir()
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port = chosen.getsockname()[1]
+    server = milvus.start(home, port)
+    try:
+        milvus.wait_until_up(server, port, home / "logs" / "milvus.log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+        shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[Server]:
+    """Yield a Redis of its own."""
+    yield from _running(redis_server)
+
+
+@pytest.fixture(scope="session")
+def nats() -> Iterator[Server]:
+    """Yield a NATS server of its own, with JetStream."""
+    yield from _running(nats_server)
+
+
+@pytest.fixture(scope="session")
+def redis_url(redis: Server) -> str:
+    return f"redis://127.0.0.1:{redis.port}"
+
+
+@pytest.fixture(scope="session")
+def nats_url(nats: Server) -> str:
+    return f"nats://127.0.0.1:{nats.port}"
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """Yield the URL of an empty database: each test that asks for it runs on SQLite and on PostgreSQL."""
@@ -58,6 +102,17 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
         connection.execute(f"CREATE SCHEMA {schema}".encode())
         yield f"{server}&options=-csearch_path%3D{schema}"
         connection.execute(f"DROP SCHEMA {schema} CASCADE".encode())
+
+
+def _running(make: Callable[[Path], Server]) -> Iterator[Server]:
+    home = Path(tempfile.mkdtemp(prefix="server-", dir=_memory()))
+    try:
+        server = make(home)
+        server.start()
+        yield server
+        server.stop()
+    finally:
+        shutil.rmtree(home)
 
 
 def _memory() -> str | None:

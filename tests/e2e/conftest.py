@@ -50,8 +50,9 @@ from ingest.acl_file import parse_acl
 from ingest.bulk import Bulk
 import ingest.bulk as bulk
 class InOneProcess(Bulk):
-    def _stream(self, entries):
-        prepare, embed, write = bulk.Prepare(self._args), bulk.Embed(self._args), bulk.Write(self._args, "test")
+    def _stream(self, settings, entries):
+        prepare, embed = bulk.Prepare(self._args, settings), bulk.Embed(self._args)
+        write = bulk.Write(self._args, "test")
         for entry in entries:
             yield from write(embed(prepare({"item": [entry]})))["item"]
 report = InOneProcess(load(Path(config), data_dir), lambda report: None).run(source, tenant, parse_acl(acl))

@@ -12,7 +12,12 @@ import pytest
 from index.settings import load
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", "CONTRIBUTING.md", "examples/README.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "examples/README.md",
+    *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md")),
+]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -20,7 +20,8 @@ from cluster.evaluation import (
     table,
 )
 from ingest.acl_file import AclFile
-from ingest.listing import list_source
+from ingest.connector import Entry
+from ingest.place import open_place
 from policies.access import NOBODY
 from policies.errors import InvalidRequest
 
@@ -44,6 +45,10 @@ def with_files(folder: Path, *names: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("text")
     return folder
+
+
+def listed(place) -> list[Entry]:
+    return [item for item in open_place(str(place), "t", "s", NOBODY).list(None) if isinstance(item, Entry)]
 
 
 def test_only_questions_with_a_relevant_document_are_asked(tmp_path: Path) -> None:
@@ -110,7 +115,7 @@ def test_bulk_ingestion_takes_the_staged_rows(tmp_path: Path) -> None:
     corpus = [{"_id": "d1", "title": "A", "text": "x", "url": "…"}, {"_id": "d2", "text": "y"}]
     staged = stage(read_dataset(collection(tmp_path / "set", corpus=corpus)), tmp_path / "room")
 
-    entries = list(list_source(str(staged), "t", "s", NOBODY))
+    entries = listed(staged)
 
     assert [(entry.ref.external_id, entry.error) for entry in entries] == [("d1", None), ("d2", None)]
 
@@ -119,7 +124,7 @@ def test_staged_files_can_be_read_by_their_formats_group_only(tmp_path: Path) ->
     folder = with_files(tmp_path / "set", "a/pdf/One.pdf", "a/md/One.md", "top.MD")
     staged = stage(read_dataset(folder), tmp_path / "room")
 
-    rules = {entry.ref.external_id: entry.ref.rule.allow for entry in list_source(str(staged), "t", "s", NOBODY)}
+    rules = {entry.ref.external_id: entry.ref.rule.allow for entry in listed(staged)}
 
     assert rules == {
         "a/pdf/One.pdf": frozenset({"group:format-pdf"}),

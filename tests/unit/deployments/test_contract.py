@@ -17,6 +17,8 @@ ROUTES = {
     ("get", "/v1/documents/{document_id}"),
     ("delete", "/v1/documents/{document_id}"),
     ("put", "/v1/documents/{document_id}/acl"),
+    ("get", "/v1/sources"),
+    ("post", "/v1/webhooks/{source}"),
     ("get", "/healthz"),
     ("get", "/readyz"),
     ("get", "/metrics"),
@@ -37,11 +39,12 @@ def test_the_routes_are_those_of_the_contract():
     assert served == ROUTES
 
 
-def test_every_route_but_the_probes_needs_a_bearer_token():
-    document = openapi()
-    for path, methods in document["paths"].items():
+def test_every_route_but_the_probes_needs_a_bearer_token_or_a_signature():
+    proofs = {"/healthz": set(), "/readyz": set(), "/v1/webhooks/{source}": {"StandardWebhooks"}}
+    for path, methods in openapi()["paths"].items():
         for method, operation in methods.items():
-            assert bool(operation.get("security")) == (path not in ("/healthz", "/readyz")), (method, path)
+            asked = {scheme for each in operation.get("security", []) for scheme in each}
+            assert asked == proofs.get(path, {"HTTPBearer"}), (method, path)
 
 
 def test_the_bodies_have_the_contracts_fields():

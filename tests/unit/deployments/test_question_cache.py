@@ -20,9 +20,9 @@ def embedding() -> Any:
     deployment: Any = Embedding.func_or_class.__new__(Embedding.func_or_class)
     deployment.asked = []
 
-    async def embed(text: str) -> str:
-        deployment.asked.append(text)
-        return f"vector of {text}"
+    async def embed(asked: tuple[str, str]) -> str:
+        deployment.asked.append(asked)
+        return f"vector of {asked[1]} under {asked[0]}"
 
     deployment._questions = LRUCache(100)
     deployment._metrics = SimpleNamespace(cache=lambda *_, **__: None)
@@ -33,7 +33,8 @@ def embedding() -> Any:
 def test_a_question_is_embedded_once_for_each_tenant(embedding: Any) -> None:
     async def ask() -> None:
         for tenant in ("acme", "acme", "rival", "rival", "acme"):
-            assert await embedding.question(tenant, "is project x closed") == "vector of is project x closed"
+            found = await embedding.question(tenant, "is project x closed", "minilm")
+            assert found == "vector of is project x closed under minilm"
 
     asyncio.run(ask())
 
@@ -42,15 +43,23 @@ def test_a_question_is_embedded_once_for_each_tenant(embedding: Any) -> None:
 
 def test_a_question_that_leaves_no_trace_is_not_kept(embedding: Any) -> None:
     async def ask() -> None:
-        await embedding.question("acme", "q", keep=False)
-        await embedding.question("acme", "q")
+        await embedding.question("acme", "q", "minilm", keep=False)
+        await embedding.question("acme", "q", "minilm")
 
     asyncio.run(ask())
 
     assert len(embedding.asked) == 2
 
 
-def test_retrieval_says_for_which_tenant_it_asks() -> None:
+def test_a_question_is_never_answered_with_another_models_vector(embedding: Any) -> None:
+    async def ask() -> list[str]:
+        return [await embedding.question("acme", "q", model) for model in ("minilm", "other", "minilm")]
+
+    assert asyncio.run(ask()) == [f"vector of q under {model}" for model in ("minilm", "other", "minilm")]
+    assert embedding.asked == [("minilm", "q"), ("other", "q")]
+
+
+def test_retrieval_says_for_which_tenant_and_model_it_asks() -> None:
     calls: list[tuple[Any, ...]] = []
 
     async def question(*arguments: Any) -> None:
@@ -59,6 +68,7 @@ def test_retrieval_says_for_which_tenant_it_asks() -> None:
     retrieval: Any = Retrieval.func_or_class.__new__(Retrieval.func_or_class)
     retrieval._embedding = SimpleNamespace(question=SimpleNamespace(remote=question))
 
-    asyncio.run(retrieval._question(Principal("ada", "acme"), Search("why", 3, keep=False), []))
+    index: Any = SimpleNamespace(model_id="minilm")
+    asyncio.run(retrieval._question(index, Principal("ada", "acme"), Search("why", 3, keep=False), []))
 
-    assert calls == [("acme", "why", False)]
+    assert calls == [("acme", "why", "minilm", False)]

@@ -49,7 +49,7 @@ def sync(ledger: Ledger) -> Any:
     """The deployment on a real ledger, without parser and model."""
     deployment: Any = Sync.func_or_class.__new__(Sync.func_or_class)
 
-    def prepare(entry: Any, owner: str, _: bytes | None) -> Prepared:
+    def prepare(entry: Any, _: Any, owner: str) -> Prepared:
         return Prepared(entry.ref, None, entry.ref.fingerprint, (Chunk(0, TEXT, 0, len(TEXT)),), owner)
 
     async def passages(texts: Sequence[str]) -> Any:

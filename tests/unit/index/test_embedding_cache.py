@@ -157,3 +157,15 @@ def test_text_hash_ignores_how_accents_are_composed_and_nothing_else() -> None:
     assert text_hash("caf\u00e9") == text_hash("cafe\u0301")
     assert text_hash("cafe") != text_hash("Cafe")
     assert len(text_hash("\ud800")) == 32
+
+
+def test_dropping_a_model_leaves_the_other_ones_vectors(database_url: str) -> None:
+    cache = EmbeddingCache(database_url, "old")
+    other = cache.of("new")
+    many = {text_hash(f"text {number}"): CachedEmbedding(np.full(4, number, np.float32)) for number in range(1203)}
+    for each in (cache, other):
+        each.put(many)
+    assert cache.drop_model() == len(many) and cache.drop_model() == 0
+    assert cache.get_dense(list(many)) == {}
+    assert len(other.get_dense(list(many))) == len(many)
+    cache.close()

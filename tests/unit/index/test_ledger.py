@@ -41,10 +41,16 @@ def publish(ledger: Ledger, ref: DocumentRef, chunk_count: int = 3, content_hash
     return version
 
 
-def key_of(ledger: Ledger, ref: DocumentRef) -> tuple[str, int, int]:
+def key_of(ledger: Ledger, ref: DocumentRef) -> tuple[str, int]:
     stored = ledger.document(ref.document_id)
     assert stored is not None and stored.version is not None
-    return stored.document_id, stored.version, stored.access_id
+    return stored.document_id, stored.version
+
+
+def access_of(ledger: Ledger, ref: DocumentRef) -> int:
+    stored = ledger.document(ref.document_id)
+    assert stored is not None
+    return stored.access_id
 
 
 @pytest.fixture
@@ -60,10 +66,9 @@ def ledger(database_url: str) -> Iterator[Ledger]:
 def test_document_is_invisible_until_its_version_is_flipped(ledger: Ledger) -> None:
     ref = make_ref()
     version = ledger.begin_version(ref, "hash", 3, "run", owner="ada")
-    access_id = ledger.intern_rule(ledger.tenant_id("acme"), PUBLIC)
     assert ledger.get(BOB, ref.document_id) is None
     assert ledger.list(BOB, 10) == []
-    assert ledger.gate([(ref.document_id, version, access_id)], BOB) == {}
+    assert ledger.gate([(ref.document_id, version)], BOB) == {}
 
     assert ledger.flip(ref, version, title="From the content")
 
@@ -72,8 +77,8 @@ def test_document_is_invisible_until_its_version_is_flipped(ledger: Ledger) -> N
     assert (record.version, record.chunk_count, record.title) == (version, 3, "From the content")
     assert (record.source, record.owner, record.external_id, record.uri) == ("wiki", "ada", "a.md", "file:///a.md")
     assert ledger.list(BOB, 10) == [record]
-    live = ledger.gate([(ref.document_id, version, access_id)], BOB)[ref.document_id]
-    assert live.key == (ref.document_id, version, access_id)
+    live = ledger.gate([(ref.document_id, version)], BOB)[ref.document_id]
+    assert live.key == (ref.document_id, version)
     assert (live.title, live.uri) == ("From the content", "file:///a.md")
 
 
@@ -90,7 +95,7 @@ def test_new_version_replaces_the_old_one_at_the_flip_and_not_before(ledger: Led
     old = key_of(ledger, ref)
     changed = make_ref(fingerprint="mtime-2", uri="file:///moved.md")
     second = ledger.begin_version(changed, "hash-2", 5, "run-2")
-    new = (ref.document_id, second, old[2])
+    new = (ref.document_id, second)
     assert second > first
     assert ledger.gate([old, new], BOB)[ref.document_id].version == first
 
@@ -211,16 +216,14 @@ def test_live_version_is_never_forgotten(ledger: Ledger) -> None:
 def test_revoked_reader_loses_the_document_at_once(ledger: Ledger) -> None:
     ref = make_ref()
     version = publish(ledger, ref)
-    before = key_of(ledger, ref)
+    key = key_of(ledger, ref)
     change = ledger.set_rule(ref.document_id, FINANCE)
     assert change.old_access_id != change.new_access_id
     assert (change.version, change.chunk_count) == (version, 3)
-    after = (ref.document_id, version, change.new_access_id)
-    assert ledger.gate([before, after], BOB) == {}
+    assert ledger.gate([key], BOB) == {}
     assert ledger.get(BOB, ref.document_id) is None
     assert ledger.list(BOB, 10) == []
-    assert ledger.gate([before], ADA) == {}, "rows with the old rule wait until they are re-pointed"
-    assert ledger.gate([after], ADA)[ref.document_id].access_id == change.new_access_id
+    assert ledger.gate([key], ADA)[ref.document_id].access_id == change.new_access_id, "and a reader of both does not"
 
 
 def test_rule_revoked_while_a_version_is_written_is_not_undone_by_its_flip(ledger: Ledger) -> None:
@@ -229,7 +232,7 @@ def test_rule_revoked_while_a_version_is_written_is_not_undone_by_its_flip(ledge
     version = ledger.begin_version(make_ref(fingerprint="mtime-2"), "hash-2", 4, "run")
     change = ledger.set_rule(ref.document_id, NOBODY)
     assert not ledger.flip(make_ref(fingerprint="mtime-2"), version)
-    assert key_of(ledger, ref)[2] == change.new_access_id
+    assert access_of(ledger, ref) == change.new_access_id
     assert StaleVersion(ref.document_id, version, 4) in ledger.stale_versions([ref.document_id])
     stored = ledger.document(ref.document_id)
     assert stored is not None and stored.fingerprint == "mtime-1", "so the next listing takes it up again"

@@ -52,7 +52,7 @@ class Index:
         self.bulk = Bulk(args, lambda report: None)
         self.ledger, self.rows = self.bulk._ledger, self.bulk._store
         self.before_write: Callable[[], None] = lambda: None
-        self._prepare = Prepare(args)._prepare
+        self._args = args
         self.bulk._stream = self._stream
 
     def run(self, source: object, rule: AccessRule = PUBLIC) -> Report:
@@ -62,15 +62,16 @@ class Index:
 
     def readers(self, source: object, external_id: str) -> list[str]:
         key = document_id("acme", source_name(str(source)), external_id)
-        keys = [(document, version, rule) for (document, version), rule in self.rows.carried.items()]
+        keys = list(self.rows.carried)
         return [who.subject for who in (BOB, HAL) if key in self.ledger.gate(keys, who)]
 
-    def _stream(self, entries):
+    def _stream(self, settings, entries):
         self.before_write()
+        stage = Prepare(self._args, settings)
         for entry in entries:
-            item = self._prepare(entry)
+            item = stage._prepare(entry, stage._fetch)
             if isinstance(item, Prepared):
-                vectors = tuple(np.zeros(2, np.float32) for _ in item.chunks)
+                vectors = tuple({"m": np.zeros(2, np.float32)} for _ in item.chunks)
                 [item] = write([Embedded(item, vectors, 0)], self.ledger, self.rows, "run")
             assert isinstance(item, Outcome)
             yield item
@@ -78,7 +79,7 @@ class Index:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
-    monkeypatch.setattr(bulk, "VectorStore", Rows)
+    monkeypatch.setattr(bulk, "Stores", Rows)
     return Index(tmp_path / "data")
 
 

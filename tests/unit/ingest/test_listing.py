@@ -2,21 +2,35 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
 
+from index.document import DocumentRef
 from ingest.connector import Entry
-from ingest.listing import _is_link, list_source, read
+from ingest.connectors.store_tree import is_link
+from ingest.place import open_place
 from policies.access import NOBODY, AccessRule
 from policies.errors import ConfigurationError, DocumentRejected, SourceUnavailable, TooLarge
 
 DEFAULT = AccessRule.of(["group:all"])
 
 
+def stream(uri: str | Path) -> Iterator[Entry]:
+    return (item for item in open_place(str(uri), "acme", "files", DEFAULT).list(None) if isinstance(item, Entry))
+
+
 def listed(uri: str | Path) -> list[Entry]:
-    return list(list_source(str(uri), "acme", "files", DEFAULT))
+    return list(stream(uri))
+
+
+def read(entry: Entry | str, max_bytes: int, uri: str = "/") -> bytes:
+    """Fetch by an entry, or by the path that it gave as its location."""
+    if isinstance(entry, str):
+        entry = Entry(DocumentRef("acme", "files", "x", "x", None, "", DEFAULT), location=entry)
+    return open_place(uri, "acme", "files", DEFAULT).fetch(entry, max_bytes)
 
 
 def by_id(uri: str | Path) -> dict[str, Entry]:
@@ -71,10 +85,10 @@ def test_listing_streams(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("x")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "acl.yaml").write_text("broken: [")
-    stream = list_source(str(tmp_path), "t", "s", DEFAULT)
-    assert next(stream).ref.external_id == "a.md"
+    entries = stream(tmp_path)
+    assert next(entries).ref.external_id == "a.md"
     with pytest.raises(ConfigurationError):
-        next(stream)
+        next(entries)
 
 
 def test_hidden_files_acl_and_litter_are_no_documents(tmp_path: Path) -> None:
@@ -201,7 +215,7 @@ def test_links_of_other_file_systems_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(".")
     info = fsspec.filesystem("file").ls
     for item in info(str(tmp_path), detail=True):
-        assert _is_link(item) is (item["name"].rpartition("/")[2] != "a.md")
+        assert is_link(item) is (item["name"].rpartition("/")[2] != "a.md")
     assert by_id(f"local://{tmp_path}").keys() == {"a.md", "link.md"}
 
 
@@ -376,7 +390,7 @@ def test_second_row_with_an_id_is_an_error(tmp_path: Path) -> None:
 
 
 def test_overlong_row_is_skipped_without_being_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest.listing.MAX_ROW_BYTES", 200)
+    monkeypatch.setattr("ingest.rows.MAX_ROW_BYTES", 200)
     path = rows(tmp_path / "d.jsonl", {"id": "a", "text": "x" * 5000}, {"id": "b", "text": "t"})
     found = by_id(path)
     assert found["line-1"].error == "line 1: longer than 200 bytes"
@@ -410,14 +424,14 @@ def test_any_fsspec_url_is_a_source() -> None:
         assert found["b.md"].ref.uri == "memory://bucket/b.md"
         location = found["b.md"].location
         assert location is not None
-        assert read(location, 4) == b"text"
+        assert read(location, 4, "memory://bucket") == b"text"
         with pytest.raises(TooLarge):
-            read(location, 3)
+            read(location, 3, "memory://bucket")
         assert [entry.ref.external_id for entry in listed("memory://bucket/b.md")] == ["b.md"]
         assert listed("memory://bucket") == list(found.values())
         files.rm("/bucket/b.md")
         with pytest.raises(DocumentRejected, match="deleted while reading"):
-            read(location, 10)
+            read(location, 10, "memory://bucket")
         with pytest.raises(SourceUnavailable):
             listed("memory://nothing")
     finally:

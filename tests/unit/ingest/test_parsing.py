@@ -211,7 +211,7 @@ def test_slides_keep_the_order_and_notes_of_the_presentation() -> None:
 
 
 def test_zip_bomb_is_rejected_before_it_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest.detection.MAX_UNPACKED_BYTES", 10_000_000)
+    monkeypatch.setattr("ingest.archives.MAX_UNPACKED_BYTES", 10_000_000)
     bomb = zipped(**{"word/document.xml": b"\0" * 20_000_000, "[Content_Types].xml": b"<Types/>"})
     assert len(bomb) < 30_000
     with pytest.raises(DocumentRejected, match="unpacks to"):

@@ -53,6 +53,17 @@ def parse(data, name):
         return Extracted("x" * 70_000_000)
     if name == "pages":
         return Extracted("abc", pages=(Page(1, 0, 99),))
+    if name == "page number":
+        return Extracted("abc", pages=(Page(float("inf"), 0, 3),))
+    if name.startswith("forge "):
+        message = b'{"text": "forged", "title": null, "pages": []}'
+        for descriptor in range(3, 20):
+            try:
+                os.write(descriptor, (len(message).to_bytes(8, "big") + message) * int(name[6:]))
+            except OSError:
+                continue
+    if name == "killed by itself":
+        os.abort()
     if name == "surrogate":
         return Extracted("a\\ud800b")
     if name == "print":
@@ -133,6 +144,8 @@ def test_child_is_reused(parser: Parser) -> None:
         ("recurse", "nested too deeply"),
         ("huge", "the text is larger than 64 MB"),
         ("pages", "malformed"),
+        ("page number", "malformed"),
+        ("killed by itself", r"the parser gave up \(signal 6\), most likely for want of memory \(256 MB\)"),
         ("write", "the parser failed: (OSError|PermissionError)"),
         ("files", "the parser failed: OSError"),
     ],
@@ -143,6 +156,14 @@ def test_poison_document_is_rejected_with_a_reason_and_the_next_one_is_read(
     with pytest.raises(DocumentRejected, match=reason):
         parser.parse(b"x", name)
     assert parser.parse(b"abc", "good").text == "3 bytes of good"
+
+
+@pytest.mark.parametrize("answers", [1, 2, 3])
+def test_answer_that_was_left_behind_is_nobody_elses(parser: Parser, answers: int) -> None:
+    with pytest.raises(DocumentRejected, match="malformed"):
+        parser.parse(b"x", f"forge {answers}")
+    for _ in range(3):
+        assert parser.parse(b"abc", "good").text == "3 bytes of good"
 
 
 def test_unsupported_type_keeps_its_class(parser: Parser) -> None:
@@ -164,11 +185,19 @@ def test_child_sees_no_secrets(parser: Parser, target: str, monkeypatch: pytest.
         assert "SECRET" not in fresh.parse(b"", "environment").text
 
 
-def test_child_has_no_network_where_the_kernel_allows_that(parser: Parser) -> None:
+def test_child_has_no_network_where_the_kernel_allows_that(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     allowed = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode == 0
     if not allowed:
         pytest.skip("this machine forbids network namespaces")
-    assert parser.parse(b"", "network").text in ("[]", "[(1, 'lo')]")
+    without = "import ingest.seccomp; ingest.seccomp.confine = lambda: False; from ingest.sandbox"
+    monkeypatch.setattr(sandbox, "_BOOTSTRAP", sandbox._BOOTSTRAP.replace("from ingest.sandbox", without))
+    with Parser(ParsingSettings(memory_mb=256), target) as parser:
+        assert parser.parse(b"", "network").text in ("[]", "[(1, 'lo')]")
+
+
+def test_child_opens_no_socket_where_the_kernel_has_seccomp(parser: Parser) -> None:
+    with pytest.raises(DocumentRejected, match="the parser failed: PermissionError"):
+        parser.parse(b"", "network")
 
 
 needs_landlock = pytest.mark.skipif(landlock.version() == 0, reason="this machine's kernel has no Landlock")

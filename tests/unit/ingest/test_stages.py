@@ -76,7 +76,7 @@ def publish(ledger: Ledger, rows: Rows, prepared: Prepared | Outcome) -> Outcome
 
 def readers(ledger: Ledger, rows: Rows, ref: DocumentRef) -> list[str]:
     """Who of the two gets the document's rows through the gate."""
-    keys = [(document, version, rule) for (document, version), rule in rows.carried.items()]
+    keys = list(rows.carried)
     return [who.subject for who in (BOB, HAL) if ref.document_id in ledger.gate(keys, who)]
 
 

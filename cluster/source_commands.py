@@ -1,0 +1,221 @@
+"""`rayrag sources`: which sources are kept fresh, and how that goes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cluster.terminal import ConfigOption, DataDirOption, JsonOption, json_text, print_table, read_settings, steps
+from policies.errors import Conflict, InvalidRequest, NotFound, RayragError, SourceUnavailable, Unavailable
+
+if TYPE_CHECKING:
+    from index.ledger import Ledger
+    from index.settings import AppArgs
+    from ingest.source_settings import SourceSettings
+    from ingest.source_states import SourceState
+
+QUIET_S = 3.0
+"""After a source was forgotten: for so long nothing of it may turn up before its removal counts as done."""
+
+sources_app = typer.Typer(no_args_is_help=True, help="Sources that are kept fresh.")
+NameArgument = Annotated[str, typer.Argument(help="The source's name.")]
+
+
+@sources_app.command("add")
+def sources_add(
+    name: Annotated[str, typer.Argument(help="What to call it: lower-case letters, digits, '.', '_', '-'.")] = "",
+    uri: Annotated[str, typer.Argument(help="A folder, a file, s3://…, or https://…")] = "",
+    tenant: Annotated[str, typer.Option(help="Whose documents these are.")] = "",
+    acl: Annotated[str, typer.Option(help="Who reads what the source says nothing about: group:a,user:b.")] = "",
+    watch: Annotated[bool, typer.Option("--watch/--no-watch", help="Follow changes as they happen.")] = True,
+    file: Annotated[Path | None, typer.Option(help="A sources.yaml: every kind of source, all settings.")] = None,
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Reach the source first, from here.")] = True,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Keep a source fresh from now on, or give a known one new settings."""
+    wanted = _described(name, uri, tenant, acl, watch, file)
+    with _ledger(config, data_dir) as ledger:
+        for settings in wanted:
+            if check:
+                _check(settings)
+            _keep(ledger, settings)
+            print(f"{settings.name} is kept fresh")
+
+
+@sources_app.command("list")
+def sources_list(
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show each source's state, lag and last error."""
+    from ingest.source_states import source_states
+
+    with _ledger(config, data_dir) as ledger:
+        found = source_states(ledger, tenant)
+    if as_json:
+        print(json_text([asdict(state) for state in found]))
+    else:
+        print_sources([asdict(state) for state in found])
+
+
+@sources_app.command("sync")
+def sources_sync(
+    name: NameArgument,
+    full: Annotated[bool, typer.Option("--full", help="List everything, not only what changed.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it to its end.")] = True,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait.", min=1)] = 3600.0,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List a source now."""
+    with _ledger(config, data_dir) as ledger:
+        source = ledger.kept_source(name)
+        if source.paused:
+            raise Conflict(f"{name} is paused: rayrag sources resume {name}")
+        if full:
+            ledger.forget_cursor(source.source_id)
+        ledger.hint(source.source_id, [])
+        if not wait:
+            return
+        with steps(f"listing {name}"):
+            state = _synced(ledger, source.source_id, name, timeout)
+    if as_json:
+        print(json_text(asdict(state)))
+    else:
+        print_table(tuple(state.changes), [tuple(str(value) for value in state.changes.values())])
+
+
+@sources_app.command("pause")
+def sources_pause(name: NameArgument, config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
+    """Let a source rest; what is indexed stays."""
+    with _ledger(config, data_dir) as ledger:
+        ledger.pause_source(ledger.kept_source(name).source_id, True)
+    print(f"{name} is paused")
+
+
+@sources_app.command("resume")
+def sources_resume(name: NameArgument, config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
+    """Go on with a source that was paused."""
+    with _ledger(config, data_dir) as ledger:
+        ledger.pause_source(ledger.kept_source(name).source_id, False)
+    print(f"{name} goes on")
+
+
+@sources_app.command("remove")
+def sources_remove(
+    name: NameArgument,
+    keep_documents: Annotated[bool, typer.Option("--keep-documents", help="Leave what is indexed.")] = False,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Keep a source fresh no longer, and delete its documents from the index (not from the source)."""
+    with _ledger(config, data_dir) as ledger:
+        source = ledger.kept_source(name)
+        ledger.forget_source(source.source_id)
+        if keep_documents:
+            print(f"{name} is no longer kept fresh; its documents stay")
+            return
+        with steps(f"deleting the documents of {name}"):
+            count = _delete_all(ledger, source.source_id)
+    print(f"{name} is gone, and {count} documents with it")
+
+
+def print_sources(states: Sequence[dict[str, Any]]) -> None:
+    """Print how the sources are doing."""
+    rows = [
+        (
+            state["name"],
+            state["kind"],
+            state["state"] + (", behind" if state["behind"] else ""),
+            str(state["documents"]),
+            str(state["dead_letters"]),
+            "-" if state["lag_s"] is None else f"{state['lag_s']:.0f} s",
+            state["last_error"] or "",
+        )
+        for state in states
+    ]
+    print_table(("source", "kind", "state", "documents", "dead letters", "lag", "last error"), rows)
+
+
+def _described(name: str, uri: str, tenant: str, acl: str, watch: bool, file: Path | None) -> Sequence[SourceSettings]:
+    from ingest.acl_file import parse_acl
+    from ingest.sources import read_sources_file, source_of
+    from policies.access import NOBODY
+
+    if file is not None:
+        if uri or tenant or acl:
+            raise InvalidRequest("--file says it all: leave out URI, --tenant and --acl.")
+        found = [settings for settings in read_sources_file(file) if name in ("", settings.name)]
+        if not found:
+            raise NotFound(f"{file}: no source is named {name}")
+        return found
+    if not (name and uri and tenant):
+        raise InvalidRequest("Give NAME, URI and --tenant, or --file sources.yaml.")
+    return [source_of(name, uri, tenant, parse_acl(acl) if acl else NOBODY, watch)]
+
+
+def _check(settings: SourceSettings) -> None:
+    from ingest.sources import open_connector
+
+    try:
+        open_connector(settings).check()
+    except RayragError as error:
+        raise type(error)(f"{settings.name}: {error.detail} (--no-check adds it all the same)") from error
+
+
+def _keep(ledger: Ledger, settings: SourceSettings) -> None:
+    from ingest.sources import uri_of
+
+    ledger.keep_source(settings.tenant, settings.name, uri_of(settings), settings.model_dump_json(exclude_unset=True))
+
+
+def _synced(ledger: Ledger, source_id: int, name: str, timeout: float) -> SourceState:
+    """Wait until the hint that was given is followed. Raises what kept it from that."""
+    from ingest.source_states import source_states
+
+    before = ledger.source_run(source_id)
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if not any(hint.source_id == source_id and not hint.external_id for hint in ledger.hints()):
+            return next(state for state in source_states(ledger) if state.name == name)
+        run = ledger.source_run(source_id)
+        if run is not None and run.failures > (before.failures if before is not None else 0):
+            raise SourceUnavailable(f"{name}: {run.error}")
+        time.sleep(0.2)
+    raise Unavailable(f"{name} was not listed within {timeout:.0f} s: is rayrag up?")
+
+
+def _delete_all(ledger: Ledger, source_id: int) -> int:
+    """Delete until nothing more turns up: a listing may be on its way, and ends when it sees that it is not wanted."""
+    count, quiet_since = 0, time.monotonic()
+    while time.monotonic() - quiet_since < QUIET_S:
+        found = [document.document_id for document in ledger.known(source_id)]
+        if found:
+            count += ledger.delete(found)
+            quiet_since = time.monotonic()
+        time.sleep(0.3)
+    return count
+
+
+@contextmanager
+def _ledger(config: ConfigOption, data_dir: DataDirOption) -> Iterator[Ledger]:
+    from index.ledger import Ledger
+
+    args: AppArgs = read_settings(config, data_dir)
+    ledger = Ledger(args.store.ledger)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+        sys.stdout.flush()

@@ -1,0 +1,233 @@
+"""One sync of one source: list or look → plan → rights and deletions → new text → cursor.
+
+Whoever runs it decides how new text is processed: Ray Data for many documents, warm workers for a few. Two syncs of a
+source may run at once: each says when it heard what it brings, and the ledger lets nothing heard earlier undo what was
+heard later. A run that dies anywhere leaves what is live alone, and the next one takes its work up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from index.ledger import Ledger
+from index.ledger_records import KnownDocument, RuleSeen
+from index.vectors import Rows
+from ingest.connector import Connector, Entry, Gone, Mark
+from ingest.plan import SyncPlan, last_words, plan
+from ingest.report import Outcome, Report
+from ingest.source_settings import SourceSettings
+from ingest.stages import change_rights, narrowed, repoint, stamped, sweep
+from policies.access import AccessRule
+from policies.errors import NotFound, SourceUnavailable
+
+Process = Callable[[list[Entry]], Iterator[Outcome]]
+"""Brings new text into the index: one outcome for each entry, in any order, as they come."""
+Progress = Callable[[Report], None]
+Observe = Callable[[float], None]
+MANY = 3
+"""More folders than this: all that is known of the source is read once, in place of once for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What a listing, or a look, said. `told_at`: when somebody made the change known."""
+
+    items: Iterable[Entry | Gone]
+    known: Mapping[str, KnownDocument]
+    complete: bool
+    began_at: float
+    told_at: float | None = None
+
+
+def quiet(_: object) -> None:
+    """Take no notice."""
+
+
+class SourceSync:
+    """Brings the index to what one source says. Used by one thread at a time."""
+
+    def __init__(
+        self,
+        settings: SourceSettings,
+        uri: str,
+        connector: Connector,
+        ledger: Ledger,
+        store: Rows,
+        key: str,
+        process: Process,
+        progress: Progress = quiet,
+        observe: Observe = quiet,
+    ) -> None:
+        """`key` names the pipeline (`stages.PIPELINE_KEY`). `observe` gets each change's age in seconds when it holds.
+
+        A change's age counts from when the source says that it happened, else from when somebody made it known, else
+        from the listing before; never from earlier than that. What the first listing finds has no age.
+        """
+        self._settings = settings
+        self._connector = connector
+        self._ledger = ledger
+        self._store = store
+        self._key = key
+        self._process = process
+        self._progress = progress
+        self._observe = observe
+        self.source_id = ledger.source_id(settings.tenant, settings.name, uri)
+
+    def list(self, full: bool = False) -> Report:
+        """Follow what changed since the last listing that ended well; with `full`, everything.
+
+        The cursor moves when the index has it all: not while a document could not be read for its source's sake
+        (`Report.unread`). Raises as the connector's `list` does, and `Unavailable`.
+        """
+        began_at = time.time()
+        self._ledger.run_begins(self.source_id)
+        cursor = None if full else self._cursor()
+        if cursor is None:
+            known = self._known(self._ledger.known(self.source_id))
+            marks: list[Mark] = []
+            heard = _Heard(self._until_mark(None, marks), known, True, began_at)
+            todo = self._plan(heard)
+        else:
+            marks = []
+            items = list(self._until_mark(cursor, marks))
+            complete = bool(marks) and marks[-1].complete
+            known = self._known(self._ledger.known(self.source_id)) if complete else self._known_of(items)
+            heard = _Heard(items if complete else last_words(items), known, complete, began_at)
+            todo = self._plan(heard)
+        if not marks:
+            raise SourceUnavailable(f"{self._settings.name}: its listing broke off")
+        report = self._apply(todo, heard)
+        if report.unread:
+            first = next((each.reason for each in report.errors), "")
+            self._ledger.run_fails(self.source_id, f"{report.unread} documents could not be read: {first}")
+        else:
+            self._set_cursor(marks[-1].cursor)
+            text = json.dumps(report.as_dict() | {"errors": len(report.errors)})
+            self._ledger.run_succeeds(self.source_id, began_at, heard.complete, text)
+        return report
+
+    def look(self, external_ids: Sequence[str], told_at: float | None = None) -> Report:
+        """Bring these documents to what the source says of them now. Raises as `list` does."""
+        began_at = time.time()
+        items = list(self._connector.look(external_ids))
+        heard = _Heard(last_words(items), self._known_of(items), False, began_at, told_at)
+        return self._apply(self._plan(heard), heard)
+
+    def _until_mark(self, cursor: str | None, marks: MutableSequence[Mark]) -> Iterator[Entry | Gone]:
+        for item in self._connector.list(cursor):
+            if isinstance(item, Mark):
+                marks.append(item)
+                return
+            yield item
+
+    def _plan(self, heard: _Heard) -> SyncPlan:
+        tenant_id = self._ledger.tenant_id(self._settings.tenant)
+        listing = (stamped(item, self._key) if isinstance(item, Entry) else item for item in heard.items)
+        return plan(listing, heard.known, lambda rule: self._ledger.intern_rule(tenant_id, rule), heard.complete)
+
+    def _apply(self, todo: SyncPlan, heard: _Heard) -> Report:
+        report = Report(discovered=todo.discovered, unchanged=todo.unchanged)
+        report.created, report.updated, report.access_changed = todo.created, todo.updated, todo.access_changed
+        run = self._ledger.source_run(self.source_id)
+        since = run.as_of if run is not None else None
+        self._settle(todo, heard, report)
+        self._aged([heard.told_at] * len(todo.deleted) + [heard.told_at] * len(todo.rights), since)
+        self._progress(report)
+        if todo.process:
+            entries = {entry.ref.document_id: entry for entry in todo.process}
+            withheld = {entry.ref.document_id for entry in todo.narrowed}
+            for outcome in self._process(todo.process):
+                entry = entries[outcome.document_id]
+                if entry.ref.document_id in withheld:
+                    self._open(outcome, entry)
+                report.add(outcome)
+                if outcome.status == "indexed":
+                    self._aged([entry.changed_at or heard.told_at], since)
+                report.seconds = time.time() - heard.began_at
+                self._progress(report)
+        self._store.flush()
+        report.seconds = time.time() - heard.began_at
+        return report
+
+    def _settle(self, todo: SyncPlan, heard: _Heard, report: Report) -> None:
+        """Do what needs no pipeline. Rights and deletions come before any new text, and hold in the ledger at once."""
+        ledger, store = self._ledger, self._store
+        rules = [RuleSeen(e.ref.document_id, e.ref.rule, e.ref.seen_at) for e in todo.rights]
+        rules += [RuleSeen(e.ref.document_id, self._kept(e, heard), e.ref.seen_at) for e in todo.narrowed]
+        ledger.set_rules(ledger.tenant_id(self._settings.tenant), rules)
+        report.deleted = ledger.delete(todo.deleted, heard.began_at)
+        report.indexed += len(todo.rights)
+        sweep(ledger, store)
+        for rows in ledger.unwritten_rules(self.source_id):
+            repoint(rows, ledger, store)
+        for entry in todo.relabelled:
+            title = _title(entry, heard.known[entry.ref.document_id])
+            ledger.touch(entry.ref.document_id, entry.ref.fingerprint, entry.ref.uri, title)
+        for entry in todo.rejected:
+            reason = entry.error or "no reason was given"
+            ledger.reject(entry.ref, reason, 1)
+            report.reject(entry.ref.uri, reason)
+
+    def _kept(self, entry: Entry, heard: _Heard) -> AccessRule:
+        """Leave a live document to those of its readers whom the new rule permits, too, and give it to nobody else."""
+        return narrowed(self._ledger.rule(heard.known[entry.ref.document_id].access_id), entry.ref.rule)
+
+    def _open(self, outcome: Outcome, entry: Entry) -> None:
+        """Give a narrowed document the whole rule where its text turned out to be the one that is live."""
+        if outcome.status == "unchanged" and outcome.version is not None:
+            with suppress(NotFound):  # deleted meanwhile, by a sync that heard later
+                change_rights(outcome.document_id, entry.ref.rule, self._ledger, self._store, entry.ref.seen_at)
+
+    def _aged(self, events: Sequence[float | None], since: float | None) -> None:
+        if since is None:
+            return
+        now = time.time()
+        for at in events:
+            self._observe(max(0.0, now - max(since, at if at is not None else since)))
+
+    # ---- what is known
+
+    def _known(self, documents: Iterable[KnownDocument]) -> dict[str, KnownDocument]:
+        return {document.document_id: document for document in documents}
+
+    def _known_of(self, items: Sequence[Entry | Gone]) -> dict[str, KnownDocument]:
+        below = [item.external_id for item in items if isinstance(item, Gone) and item.below]
+        if len(below) > MANY:
+            return self._known(self._ledger.known(self.source_id))
+        names = {item.external_id if isinstance(item, Gone) else item.ref.external_id for item in items}
+        known = self._known(self._ledger.known_of(self.source_id, sorted(names)))
+        for external_id in below:
+            known |= self._known(self._ledger.known_below(self.source_id, external_id))
+        return known
+
+    # ---- the cursor, which holds only for the pipeline and the settings that it was made with
+
+    def _cursor(self) -> str | None:
+        stored = self._ledger.cursor(self.source_id)
+        if stored is None:
+            return None
+        held = json.loads(stored)
+        cursor: str | None = held["cursor"]
+        return cursor if held["of"] == self._made_with() else None
+
+    def _set_cursor(self, cursor: str | None) -> None:
+        self._ledger.set_cursor(self.source_id, json.dumps({"cursor": cursor, "of": self._made_with()}))
+
+    def _made_with(self) -> str:
+        shown = f"{self._key}|{self._settings.model_dump_json()}"
+        return hashlib.sha256(shown.encode()).hexdigest()[:16]
+
+
+def _title(entry: Entry, known: KnownDocument) -> str | None:
+    """What a document that was only moved or renamed is called now; none where that stays.
+
+    Whether its title was the file's name, and no content's, is seen by the place it had.
+    """
+    was_its_name = known.title == unquote(known.uri.rpartition("/")[2])
+    return entry.ref.title or (entry.name if was_its_name else None)
