@@ -1,4 +1,4 @@
-"""`python -m bench [ingest|retrieve|footprint|quality ...]`: measure, print one table, write `bench/results/`."""
+"""`python -m bench [NAME ...]`: measure, print one table, write `bench/results/`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import footprint, ingest, quality_eval, retrieve
+from bench import footprint, freshness, ingest, quality_eval, retrieve
 from bench.context import Figure, machine
 
-NAMES = ("ingest", "retrieve", "footprint", "quality")
+NAMES = ("ingest", "retrieve", "footprint", "quality", "freshness", "histories")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "retrieve": lambda: retrieve.run(options.chunks, options.questions, options.keep),
         "footprint": lambda: footprint.run(options.idle),
         "quality": lambda: quality_eval.run(options.set),
+        "freshness": lambda: freshness.run(freshness.Counts(files=options.files, cycles=options.cycles)),
+        "histories": lambda: freshness.histories(options.histories),
     }
     figures = [figure for name in options.names or NAMES for figure in work[name]()]
     show(figures)
@@ -62,6 +64,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--keep", type=Path, help="retrieve: fill this directory once, and use it again")
     parser.add_argument("--idle", type=float, default=footprint.IDLE_S, help="footprint: seconds before weighing")
     parser.add_argument("--set", action="append", default=[], help="quality: only this collection; may be repeated")
+    parser.add_argument("--files", type=int, default=10_000, help="freshness: of the listing without a change")
+    parser.add_argument("--cycles", type=int, default=50, help="freshness: over which memory is watched")
+    parser.add_argument("--histories", type=int, default=2_000, help="histories: how many")
     options = parser.parse_args(argv)
     unknown = [name for name in options.names if name not in NAMES]
     if unknown:

@@ -172,7 +172,15 @@ class _Nats(Broker):
         if not url.startswith(("nats://", "tls://", "ws://", "wss://")):
             raise ValueError("no NATS address")
         broker = NatsBroker(
-            url.split(","), logger=NO_LOGGER, allow_reconnect=False, connect_timeout=5, ping_interval=10, name="rayrag"
+            url.split(","),
+            logger=NO_LOGGER,
+            name="rayrag",
+            # `ingest.queues` tries again, and knows then that there was a gap.
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
+            connect_timeout=5,
+            ping_interval=10,
         )
         super().__init__(broker, (nats.errors.Error,))
         self._settings = settings
@@ -196,9 +204,8 @@ class _Nats(Broker):
                 deliver_policy=DeliverPolicy.NEW,
             )
         await self._broker.start()
-        # The first call subscribes; without it, what comes before the second would be missed.
+        # The first call subscribes: without it, what comes before the second would be missed.
         first = await self._reader.get_one(timeout=0.05)
-        await self._client.flush()
         self._early += [] if first is None else [first]
 
     async def _take(self, timeout_s: float) -> Any:
@@ -210,7 +217,8 @@ class _Nats(Broker):
     async def _answers(self) -> bool:
         if self._stream is not None:  # raises where it was deleted, which reading would take for silence
             await self._client.jetstream().consumer_info(self._stream, self._settings.group)
-        return await super()._answers()
+        await self._client.flush(ANSWER_S)  # there and back; the client alone would notice after half a minute
+        return True
 
     async def _find_stream(self) -> str | None:
         """Name the stream that keeps the subject's messages; none where JetStream is off, too."""

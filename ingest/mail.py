@@ -5,10 +5,12 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable
+from email import message_from_bytes
 from email.message import EmailMessage, Message, MIMEPart
 from email.policy import EmailPolicy
 from itertools import islice
 from pathlib import PurePosixPath
+from typing import cast
 
 from index.document import Extracted
 from ingest.cleaning import clean, usable_title
@@ -42,12 +44,10 @@ def parse_mail(data: bytes, read_page: Callable[[str], str], read_attachment: Re
     `read_page` gives the text of an HTML body. `read_attachment` is none where mails are nested
     `MAX_ATTACHMENT_DEPTH` deep. Raises `DocumentRejected` for more than `MAX_PARTS` parts.
     """
-    from email import message_from_bytes
-
     if _boundary_lines(data) > 2 * MAX_PARTS:  # before the library reads them, some thousand a second
         raise DocumentRejected(f"the mail has more than {MAX_PARTS} parts")
-    message = message_from_bytes(data.lstrip(), policy=_Policy(refold_source="none"))
-    parts = list(islice(message.walk(), MAX_PARTS + 1))
+    message = cast(EmailMessage, message_from_bytes(data.lstrip(), policy=_Policy(refold_source="none")))
+    parts: list[EmailMessage] = list(islice(message.walk(), MAX_PARTS + 1))
     if len(parts) > MAX_PARTS:
         raise DocumentRejected(f"the mail has more than {MAX_PARTS} parts")
     subject = _header(message, "Subject")

@@ -27,6 +27,8 @@ from policies.errors import DocumentRejected
 if TYPE_CHECKING:
     from xberg import ExtractedDocument
 
+PARSER_VERSION = 2
+"""Raise it when a file would be read differently: what was given up is then tried again."""
 MAX_TABLE_CELLS = 5_000_000
 MAX_PART_BYTES = 10_000_000
 MAX_LEFT_OUT = 20

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from index.ledger_records import KnownDocument
-from ingest.connector import Entry, Gone
+from ingest.connector import Entry, Gone, Mark
 from policies.access import AccessRule
 
 TWICE = "the same id twice in this source"
@@ -32,6 +32,7 @@ class SyncPlan:
     deleted: list[str] = field(default_factory=list)
     created: int = 0
     updated: int = 0
+    mark: Mark | None = None
 
     @property
     def discovered(self) -> int:
@@ -44,10 +45,12 @@ class SyncPlan:
         return len(self.rights)
 
 
-def last_words(items: Iterable[Entry | Gone]) -> list[Entry | Gone]:
+def last_words(items: Iterable[Entry | Gone | Mark]) -> list[Entry | Gone | Mark]:
     """Keep of a listing of changes what it says last of each document: it may tell a history."""
     said: dict[tuple[str, bool], Entry | Gone] = {}
     for item in items:
+        if isinstance(item, Mark):
+            return [*said.values(), item]
         external_id = item.external_id if isinstance(item, Gone) else item.ref.external_id
         # A file of rows is gone with what lay below it, and then named: an entry does not take that back.
         of_all = isinstance(item, Gone) and item.below
@@ -59,16 +62,13 @@ def last_words(items: Iterable[Entry | Gone]) -> list[Entry | Gone]:
 
 
 def plan(
-    listing: Iterable[Entry | Gone],
-    known: Mapping[str, KnownDocument],
-    rule_id: Callable[[AccessRule], int],
-    complete: bool,
+    listing: Iterable[Entry | Gone | Mark], known: Mapping[str, KnownDocument], rule_id: Callable[[AccessRule], int]
 ) -> SyncPlan:
     """Compare a listing with what the ledger knows of the source.
 
-    `known` is keyed by document id; `rule_id` interns a rule; `complete` says whether the listing names the whole
-    source: then what it does not name is deleted, else only what it says is gone. Entries that share an id are
-    rejected, all of them.
+    `known` is keyed by document id; `rule_id` interns a rule. Where the listing ends in a mark that it is complete,
+    what it does not name is deleted, else only what it says is gone. Entries that share an id are rejected, all of
+    them.
     """
     result = SyncPlan()
     seen: set[str] = set()
@@ -76,6 +76,9 @@ def plan(
     again: dict[str, Entry] = {}
     gone: dict[str, bool] = {}
     for entry in listing:
+        if isinstance(entry, Mark):
+            result.mark = entry
+            break
         if isinstance(entry, Gone):
             gone[entry.external_id] = gone.get(entry.external_id, False) or entry.below
             continue
@@ -89,6 +92,7 @@ def plan(
     result.unchanged = len(same)
     unnamed = sorted(set(known) - seen)
     below = {external_id for external_id, all_below in gone.items() if all_below}
+    complete = result.mark is not None and result.mark.complete
     result.deleted = [key for key in unnamed if complete or _is_gone(known[key].external_id, gone, below)]
     result.created = sum(
         known[e.ref.document_id].version is None if e.ref.document_id in known else True for e in result.process

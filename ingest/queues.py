@@ -43,6 +43,7 @@ async def follow_queue(settings: QueueSettings, hint: Hint) -> None:
     url = read_secret(None, settings.url_env) or ""
     failures = 0
     while True:
+        _end_if_cancelled()
         try:
             async with open_broker(settings, url) as broker:
                 if failures:
@@ -65,6 +66,7 @@ def wait_s(failures: int) -> float:
 async def _follow(broker: Broker, hint: Hint) -> None:
     heard_at = time.monotonic()
     while True:
+        _end_if_cancelled()
         asked_at = time.monotonic()
         first = await broker.next(POLL_S)
         if first is not None:
@@ -78,6 +80,13 @@ async def _follow(broker: Broker, hint: Hint) -> None:
                 raise Unavailable("the broker does not answer")
             heard_at = time.monotonic()
         await asyncio.sleep(asked_at + POLL_S - time.monotonic())  # where the client would not wait for so long
+
+
+def _end_if_cancelled() -> None:
+    """Clients turn a cancellation that comes while they close into an error of their own, and it would be forgotten."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _with_more(first: Message, broker: Broker) -> list[Message]:

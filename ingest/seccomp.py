@@ -68,9 +68,6 @@ _TABLES = {
     ),
 }
 
-MACHINES = frozenset(_TABLES)
-"""Those whose numbers stand here, as `uname` names them."""
-
 
 class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -38,9 +38,8 @@ MANY = 3
 class _Heard:
     """What a listing, or a look, said. `told_at`: when somebody made the change known."""
 
-    items: Iterable[Entry | Gone]
+    items: Iterable[Entry | Gone | Mark]
     known: Mapping[str, KnownDocument]
-    complete: bool
     began_at: float
     told_at: float | None = None
 
@@ -87,49 +86,40 @@ class SourceSync:
         """
         began_at = time.time()
         self._ledger.run_begins(self.source_id)
-        cursor = None if full else self._cursor()
-        if cursor is None:
-            known = self._known(self._ledger.known(self.source_id))
-            marks: list[Mark] = []
-            heard = _Heard(self._until_mark(None, marks), known, True, began_at)
-            todo = self._plan(heard)
-        else:
-            marks = []
-            items = list(self._until_mark(cursor, marks))
-            complete = bool(marks) and marks[-1].complete
-            known = self._known(self._ledger.known(self.source_id)) if complete else self._known_of(items)
-            heard = _Heard(items if complete else last_words(items), known, complete, began_at)
-            todo = self._plan(heard)
-        if not marks:
+        heard = self._heard(None if full else self._cursor(), began_at)
+        todo = self._plan(heard)
+        if todo.mark is None:
             raise SourceUnavailable(f"{self._settings.name}: its listing broke off")
         report = self._apply(todo, heard)
         if report.unread:
             first = next((each.reason for each in report.errors), "")
             self._ledger.run_fails(self.source_id, f"{report.unread} documents could not be read: {first}")
         else:
-            self._set_cursor(marks[-1].cursor)
+            self._set_cursor(todo.mark.cursor)
             text = json.dumps(report.as_dict() | {"errors": len(report.errors)})
-            self._ledger.run_succeeds(self.source_id, began_at, heard.complete, text)
+            self._ledger.run_succeeds(self.source_id, began_at, todo.mark.complete, text)
         return report
 
     def look(self, external_ids: Sequence[str], told_at: float | None = None) -> Report:
         """Bring these documents to what the source says of them now. Raises as `list` does."""
         began_at = time.time()
         items = list(self._connector.look(external_ids))
-        heard = _Heard(last_words(items), self._known_of(items), False, began_at, told_at)
+        heard = _Heard(last_words(items), self._known_of(items), began_at, told_at)
         return self._apply(self._plan(heard), heard)
 
-    def _until_mark(self, cursor: str | None, marks: MutableSequence[Mark]) -> Iterator[Entry | Gone]:
-        for item in self._connector.list(cursor):
-            if isinstance(item, Mark):
-                marks.append(item)
-                return
-            yield item
+    def _heard(self, cursor: str | None, began_at: float) -> _Heard:
+        if cursor is None:
+            known = self._known(self._ledger.known(self.source_id))
+            return _Heard(self._connector.list(None), known, began_at)
+        items = list(self._connector.list(cursor))
+        if any(isinstance(item, Mark) and item.complete for item in items):  # it does not know the cursor any more
+            return _Heard(items, self._known(self._ledger.known(self.source_id)), began_at)
+        return _Heard(last_words(items), self._known_of(items), began_at)
 
     def _plan(self, heard: _Heard) -> SyncPlan:
         tenant_id = self._ledger.tenant_id(self._settings.tenant)
         listing = (stamped(item, self._key) if isinstance(item, Entry) else item for item in heard.items)
-        return plan(listing, heard.known, lambda rule: self._ledger.intern_rule(tenant_id, rule), heard.complete)
+        return plan(listing, heard.known, lambda rule: self._ledger.intern_rule(tenant_id, rule))
 
     def _apply(self, todo: SyncPlan, heard: _Heard) -> Report:
         report = Report(discovered=todo.discovered, unchanged=todo.unchanged)
@@ -196,11 +186,12 @@ class SourceSync:
     def _known(self, documents: Iterable[KnownDocument]) -> dict[str, KnownDocument]:
         return {document.document_id: document for document in documents}
 
-    def _known_of(self, items: Sequence[Entry | Gone]) -> dict[str, KnownDocument]:
+    def _known_of(self, items: Sequence[Entry | Gone | Mark]) -> dict[str, KnownDocument]:
         below = [item.external_id for item in items if isinstance(item, Gone) and item.below]
         if len(below) > MANY:
             return self._known(self._ledger.known(self.source_id))
-        names = {item.external_id if isinstance(item, Gone) else item.ref.external_id for item in items}
+        named = (item for item in items if not isinstance(item, Mark))
+        names = {item.external_id if isinstance(item, Gone) else item.ref.external_id for item in named}
         known = self._known(self._ledger.known_of(self.source_id, sorted(names)))
         for external_id in below:
             known |= self._known(self._ledger.known_below(self.source_id, external_id))

@@ -87,7 +87,6 @@ def open_engine(url: URL, timeout_s: float) -> Engine:
             connect_args=arguments,
             pool_size=1,
             max_overflow=3,
-            pool_pre_ping=True,
             pool_recycle=IDLE_S,
         )
     except NoSuchModuleError as error:
@@ -130,6 +129,8 @@ def run(engine: Engine, what: str, work: Callable[[Connection], T]) -> T:
 
 def is_passing(error: Exception) -> bool:
     """Whether trying again may help: a lock, a lost race, a server that restarts or has no connection left."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True  # it lay idle for too long, or was cut: the next one is a new one
     if not isinstance(error, OperationalError | InterfaceError) or connection_failure(error.orig) is not None:
         return False
     state = _state(error.orig)

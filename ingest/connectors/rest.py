@@ -20,7 +20,7 @@ from typing import Any
 from index.settings import read_secret
 from ingest.connector import Entry, Gone, Mark
 from ingest.connectors.address_guard import AddressGuard, opened_networks, parse_address
-from ingest.connectors.http import MAX_REDIRECTS, Credential, HttpClient, Patience, Reply
+from ingest.connectors.http_client import MAX_REDIRECTS, Credential, HttpClient, Patience, Reply
 from ingest.connectors.rest_fields import FILE, ITEM, ItemReader, WrongField, unix_time
 from ingest.connectors.rest_paging import Page, Pages, parsed, values_at, with_parameters
 from ingest.connectors.rest_settings import (

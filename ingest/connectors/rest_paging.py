@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from ingest.connectors.address_guard import AddressRefused, parse_address
-from ingest.connectors.http import Reply
+from ingest.connectors.http_client import Reply
 from ingest.connectors.rest_settings import (
     CursorPaging,
     LinkPaging,

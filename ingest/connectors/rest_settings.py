@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from index.settings import Section
 from ingest.connectors.address_guard import Address, AddressRefused, opened_networks, parse_address
-from ingest.connectors.http import check_headers
+from ingest.connectors.http_client import check_headers
 from ingest.source_settings import SourceSettings
 from policies.errors import ConfigurationError
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from ingest.connector import Entry, Gone, Mark
 from ingest.connectors.address_guard import Address, Resolve, parse_address, system_addresses
-from ingest.connectors.http import Patience
+from ingest.connectors.http_client import Patience
 from ingest.connectors.rest_fields import unix_time
 from ingest.connectors.web_pages import file_name, holds_text, in_utf8, is_html, is_no_document, links_of
 from ingest.connectors.web_settings import WebSettings

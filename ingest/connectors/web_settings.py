@@ -14,7 +14,7 @@ from ingest.connectors.address_guard import (
     parse_address,
     system_addresses,
 )
-from ingest.connectors.http import check_headers
+from ingest.connectors.http_client import check_headers
 from ingest.source_settings import SourceSettings
 from policies.errors import ConfigurationError
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ingest.connectors.address_guard import Address, AddressRefused, Resolve, parse_address
-from ingest.connectors.http import MAX_REDIRECTS, HttpClient, Patience, Reply, Wanted
+from ingest.connectors.http_client import MAX_REDIRECTS, HttpClient, Patience, Reply, Wanted
 from ingest.connectors.robots import MAX_BYTES as MAX_ROBOTS_BYTES
 from ingest.connectors.robots import Robots
 from ingest.connectors.web_pages import MAX_SITEMAP_BYTES, Sitemap

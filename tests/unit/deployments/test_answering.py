@@ -135,7 +135,7 @@ def test_a_right_that_goes_while_a_model_writes_ends_the_stream(monkeypatch: pyt
 
 def test_rights_are_asked_for_once_a_second_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(answering, "time", SimpleNamespace(monotonic=lambda: now[0], perf_counter=lambda: now[0]))
+    monkeypatch.setattr(answering, "time", SimpleNamespace(**dict.fromkeys(("monotonic", "perf_counter", "time"), lambda: now[0])))
     rights = Rights()
 
     def later(_: int) -> None:

@@ -317,3 +317,9 @@ def test_embedding_on_a_cpu_imports_no_torch() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'sentence_transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[3], check=False).returncode == 0
+
+
+def test_a_passage_that_is_read_only_in_part_is_told_from_one_that_fits(embedder: Embedder) -> None:
+    short = Embedder(EmbeddingSettings(max_tokens=16, threads=1), device="cpu")
+    assert short.fits(TEXTS) == [True, True, False, True, True]
+    assert embedder.fits(TEXTS) == [True] * len(TEXTS)

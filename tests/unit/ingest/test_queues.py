@@ -19,7 +19,7 @@ from typing import Any
 import nats as nats_client
 import pytest
 import redis as redis_client
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from ingest import brokers, queues
 from ingest.brokers import entry_body, kafka_address
@@ -111,11 +111,23 @@ class JetStream(Nats):
 
 
 class Kafka(Queue):
-    def send(self, *bodies: bytes) -> None:
+    def send(self, *records: Any) -> None:
+        """A record: a value, or a value and headers."""
         producer = Producer({"bootstrap.servers": self.url, "log_level": 2})
-        for body in bodies:
-            producer.produce(self.settings.subject, body)
+        for record in records:
+            value, headers = record if isinstance(record, tuple) else (record, [])
+            producer.produce(self.settings.subject, value, headers=headers)
         assert producer.flush(20) == 0
+
+    def committed(self) -> int:
+        """So many records the group will not see again."""
+        asking = Consumer({"bootstrap.servers": self.url, "group.id": self.settings.group, "log_level": 2})
+        try:
+            topic = asking.list_topics(self.settings.subject, timeout=20).topics[self.settings.subject]
+            partitions = [TopicPartition(topic.topic, number) for number in topic.partitions]
+            return sum(max(0, each.offset) for each in asking.committed(partitions, timeout=20))
+        finally:
+            asking.close()
 
 
 KINDS: dict[str, tuple[type[Queue], str]] = {
@@ -247,13 +259,14 @@ def retrying(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- what is heard
 
 
-def test_messages_that_come_together_are_one_hint(queue: Queue) -> None:
+def test_messages_that_come_together_are_one_hint(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     event = {"specversion": "1.0", "id": "1", "type": "changed", "source": "/s", "subject": "c"}
     with following(queue) as heard:
+        monkeypatch.setattr(queues, "BATCH_S", 0.5)  # so that what a slow machine sends is "together", too
         queue.send(b'{"id": "a"}', b'{"ids": ["b", "a"]}', json.dumps(event).encode())
         heard.until_names("a", "b", "c")
 
-        assert heard.is_quiet()
+        assert heard.is_quiet(for_s=0.8)
         assert heard.hints == [("a", "b", "c")]
         assert queue.left() == 0
 
@@ -404,27 +417,30 @@ def test_a_broker_that_was_away_is_followed_again_after_a_listing(
         assert heard.hints == [LIST, ("after",)]
 
 
-def test_a_broker_that_is_not_there_at_first_is_waited_for(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_is_not_there_at_first_is_waited_for(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     retrying(monkeypatch)
     assert queue.server is not None
     queue.server.stop()
     with following(queue, ready=False) as heard:
-        time.sleep(0.3)
+        heard.until(lambda _: "is not followed: the broker is away" in caplog.text)
         queue.server.start()
         heard.until(lambda hints: hints == [LIST])
         queue.send(b'{"id": "a"}')
         heard.until_names("a")
 
 
-def test_a_broker_that_says_nothing_is_given_up(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_says_nothing_is_given_up(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     retrying(monkeypatch)
-    for name, seconds in (("SLACK_S", 0.3), ("OPEN_S", 1.0), ("ANSWER_S", 0.3)):
-        monkeypatch.setattr(brokers, name, seconds)
-    monkeypatch.setattr(queues, "SILENCE_S", 0.5)
+    for name in ("SLACK_S", "ANSWER_S", "SILENCE_S"):
+        monkeypatch.setattr(queues if name == "SILENCE_S" else brokers, name, 0.3)
     assert queue.server is not None
     with following(queue) as heard:
         queue.server.freeze()
-        time.sleep(4.0)
+        heard.until(lambda _: "is not followed" in caplog.text)
         queue.server.thaw()
         heard.until(lambda hints: LIST in hints)
         queue.send(b'{"id": "after"}')
@@ -468,8 +484,8 @@ def test_it_ends_at_once_and_leaves_nothing_open(make: Callable[[str], Queue]) -
             assert len(client.client_list()) > before
             started = time.monotonic()
             heard.stop()
-            assert time.monotonic() - started < 1.0
-        assert len(client.client_list()) == before
+            assert time.monotonic() - started < 5.0
+        heard.until(lambda _: len(client.client_list()) <= before)
 
 
 # ---- each server's own
@@ -521,27 +537,31 @@ def test_a_cloud_event_may_stand_in_the_headers_of_a_nats_message(make: Callable
         heard.until_names("a")
 
 
-def test_kafka_is_followed_from_where_its_group_stopped(kafka_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    retrying(monkeypatch)
+def test_kafka_is_read_from_the_beginning_and_commits_only_what_is_kept(
+    kafka_cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(URL, kafka_cluster)
-    queue = Kafka(QueueSettings(kind="kafka", url_env=URL, subject=f"changes-{uuid.uuid4().hex[:8]}"), kafka_cluster)
-    queue.send(b'{"id": "before"}')
-    with following(queue, ready=False) as heard:
-        heard.until_names("before")
-        queue.send(b'{"id": "a"}', b'{"id": "a"}', b"\xff")
-        producer = Producer({"bootstrap.servers": kafka_cluster, "log_level": 2})
-        event = {"ce_specversion": "1.0", "ce_id": "1", "ce_type": "t", "ce_source": "/s", "ce_subject": "b"}
-        producer.produce(queue.settings.subject, None, headers=event)
-        producer.produce(queue.settings.subject, b'{"id": "c"}', headers=[("trace", b"\xff")])
-        producer.flush(20)
-        heard.until(lambda hints: LIST in hints or {("a",), ("b",), ("c",)} <= set(hints))
-        assert heard.is_quiet(1.0)
-    queue.send(b'{"id": "later"}')
+    subject = f"changes-{uuid.uuid4().hex[:8]}"
+    queue = Kafka(QueueSettings(kind="kafka", url_env=URL, subject=subject), kafka_cluster)
+    may_go_on = threading.Event()
+    event = {"ce_specversion": "1.0", "ce_id": "1", "ce_type": "t", "ce_source": "/s", "ce_subject": "b"}
+    odd = [("trace", b"\xff")]
 
-    with following(queue, ready=False) as heard:
-        heard.until_names("later", within_s=30)
-        assert heard.is_quiet(1.0)
-        assert heard.hints == [("later",)]
+    def keep(ids: Sequence[str]) -> None:
+        assert may_go_on.wait(20)
+
+    queue.send(b'{"id": "before"}')
+    with following(queue, keep, ready=False) as heard:
+        heard.until_names("before")
+        assert queue.committed() == 0
+        may_go_on.set()
+        heard.until(lambda _: queue.committed() == 1)
+        heard.hints.clear()
+        queue.send(b'{"id": "a"}', (None, event), (b'{"id": "c"}', odd))
+        heard.until_names("a", "b", "c")
+        queue.send(b"\xff")
+        heard.until(lambda hints: LIST in hints)
+        heard.until(lambda _: queue.committed() == 5)
 
 
 # ---- what an operator gets wrong

@@ -323,6 +323,23 @@ def test_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     pytest.fail("the child outlived its parent")
 
 
+def test_child_ends_in_the_middle_of_a_file_when_its_parent_is_killed(target: str) -> None:
+    code = (
+        "import os, sys, threading, time; sys.path.append(sys.argv[1])\n"
+        "from index.settings import ParsingSettings; from ingest.sandbox import Parser\n"
+        "p = Parser(ParsingSettings(timeout_s=60), 'hostile_parser:parse'); pid = p.parse(b'', 'pid').text\n"
+        "threading.Thread(target=p.parse, args=(b'', 'spin'), daemon=True).start(); time.sleep(0.5)\n"
+        "print(pid, flush=True); os.kill(os.getpid(), 9)"
+    )
+    command = [sys.executable, "-c", code, sys.path[-1]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    for _ in range(400):
+        if not _alive_in(int(done.stdout)):
+            return
+        time.sleep(0.05)
+    pytest.fail("the child went on parsing for nobody")
+
+
 def test_real_parser_works_from_a_copy_in_a_path_with_a_space(tmp_path: Path) -> None:
     copy = tmp_path / "working dir"
     for room in ("index", "ingest", "policies"):

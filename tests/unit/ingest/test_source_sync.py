@@ -7,6 +7,7 @@ import time
 import pytest
 
 from index.document import document_id
+from ingest.connector import Mark
 from ingest.source_sync import SourceSync
 from policies.access import AccessRule
 from policies.errors import SourceUnavailable
@@ -172,3 +173,16 @@ def test_a_thousand_rules_change_in_one_commit_before_any_row_follows(world, mon
     report = world.sync.list(full=True)
     assert (report.access_changed, report.embedded, seen) == (1000, 0, [0])
     assert world.reads(HAL, "d7") == "same"
+
+
+def test_a_first_listing_that_does_not_claim_to_be_complete_deletes_nothing(world):
+    world.desk.put("a", "one")
+    world.desk.put("b", "two")
+    world.sync.list()
+    world.desk.take("b")
+    original = world.desk.list
+    world.desk.list = lambda cursor: (Mark(None, False) if isinstance(i, Mark) else i for i in original(None))
+    assert world.sync.list(full=True).deleted == 0 and world.reads(BOB, "b") == "two"
+    assert world.ledger.source_run(world.sync.source_id).full_at is not None
+    world.desk.list = original
+    assert world.sync.list(full=True).deleted == 1

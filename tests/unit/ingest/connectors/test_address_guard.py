@@ -16,7 +16,7 @@ from ingest.connectors.address_guard import (
     opened_networks,
     parse_address,
 )
-from ingest.connectors.http import HttpClient, Patience
+from ingest.connectors.http_client import HttpClient, Patience
 from policies.errors import SourceUnavailable
 from tests.unit.ingest.connectors.loopback_server import Answer, certificate_for, serving
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import pytest
 
-from ingest.connectors.http import Credential, HttpClient, Patience, retry_after
+from ingest.connectors.http_client import Credential, HttpClient, Patience, retry_after
 from policies.errors import ConfigurationError, SourceUnavailable, TooLarge
 from tests.unit.ingest.connectors.loopback_server import Answer, Asked, serving
 

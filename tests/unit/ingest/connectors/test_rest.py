@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from ingest.connector import Entry, Gone, Mark
-from ingest.connectors.http import Patience
+from ingest.connectors.http_client import Patience
 from ingest.connectors.rest import RestConnector, RestSettings
 from ingest.connectors.rest_fields import ItemReader, unix_time
 from ingest.connectors.rest_paging import next_link, with_parameters

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ingest.connector import Entry, Gone, Mark
 from ingest.connectors.address_guard import parse_address
-from ingest.connectors.http import Patience
+from ingest.connectors.http_client import Patience
 from ingest.connectors.robots import Robots
 from ingest.connectors.web import WebConnector, WebSettings
 from ingest.connectors.web_pages import Sitemap, file_name, holds_text, in_utf8, links_of

@@ -14,7 +14,7 @@ def page(inner: str | bytes, head: str = "", start: str = "<!doctype html>") -> 
     return f"{start}<html><head>{head}</head><body>".encode() + body + b"</body></html>"
 
 
-def nested(tag: str, levels: int = 100_000) -> Poison:
+def nested(tag: str, levels: int = 30_000) -> Poison:
     return read(f"deep-{tag}.html", lambda _: page(f"<{tag}>" * levels + KEPT + f"</{tag}>" * levels), KEPT)
 
 
@@ -67,8 +67,8 @@ def markdown(name: str, piece: str, times: int = 10_000) -> Poison:
 
 PACK: list[Poison] = [
     *map(nested, ("div", "b", "ul><li", "blockquote", "table><tr><td", "a href=x", "pre")),
-    refused("deep-svg.html", lambda _: page("<svg>" * 100_000 + KEPT), EMPTY),
-    refused("deep-template.html", lambda _: page("<template>" * 100_000 + KEPT + "</template>" * 100_000), EMPTY),
+    refused("deep-svg.html", lambda _: page("<svg>" * 50_000 + KEPT + "</svg>" * 50_000), EMPTY),
+    refused("deep-template.html", lambda _: page("<template>" * 50_000 + KEPT + "</template>" * 50_000), EMPTY),
     read("deep-unclosed.html", lambda _: page("<span>" * 200_000 + KEPT), KEPT),
     read("closings-only.html", lambda _: page("</div>" * 200_000 + KEPT), KEPT),
     read("attributes.html", lambda _: page("<p " + "".join(f"a{i}=x " for i in range(100_000)) + f">{KEPT}</p>"), KEPT),
@@ -78,7 +78,7 @@ PACK: list[Poison] = [
     read("tables.html", lambda _: page(f"<p>{KEPT}</p>" + "<table>" * 20_000), KEPT),
     read("selects.html", lambda _: page(f"<p>{KEPT}</p>" + "<select><option>" * 20_000), KEPT),
     read("spans.html", lambda _: page(f"<p>{KEPT}</p><table><tr><td colspan=1000000000 rowspan=1000000000>x"), KEPT),
-    read("styles.html", lambda _: style_sheets(20, 8_000, 2_000), KEPT),
+    read("styles.html", lambda _: style_sheets(10, 8_000, 1_000), KEPT),
     read("loads.html", reaching, KEPT, reaches=True),
     read("refresh.html", refresh, KEPT, reaches=True),
     read("script.html", lambda _: page(f"<p>{KEPT}</p>{SCRIPTS}"), KEPT, "poison()"),
