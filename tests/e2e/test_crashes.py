@@ -27,7 +27,7 @@ POINTS = {
     "pointer flipped, old rows still there": ("index.ledger:Ledger.flip_versions", "after"),
     "old rows deleted, versions still noted": ("index.vectors:VectorStore.delete", "after"),
     "attempt counted, nothing parsed": ("ingest.sandbox:Parser.parse", "before"),
-    "rights changed in the ledger only": ("index.ledger:Ledger.set_rule", "after"),
+    "rights changed in the ledger only": ("index.ledger:Ledger.set_rules", "after"),
 }
 
 
