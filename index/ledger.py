@@ -199,19 +199,20 @@ class Ledger:
         What is unknown, deleted or was heard of later is left as it is. `unwritten_rules` then names the rows that are
         to follow.
         """
-        wanted = {item.document_id: (self.intern_rule(tenant_id, item.rule), item.seen_at) for item in rules}
+        alike: dict[tuple[int, float], list[str]] = {}
+        for item in rules:
+            alike.setdefault((self.intern_rule(tenant_id, item.rule), item.seen_at), []).append(item.document_id)
 
         def work(connection: Connection) -> None:
-            for batch in _batches(sorted(wanted)):
-                held = select(documents.c.document_id, documents.c.seen_at)
-                held = held.where(documents.c.document_id.in_(self._database.values(batch)))
-                held = held.where(documents.c.tenant_id == tenant_id, documents.c.deleted.is_(False))
-                rows = connection.execute(held.order_by(documents.c.document_id).with_for_update()).all()
-                for row in rows:
-                    access_id, seen_at = wanted[row.document_id]
-                    if row.seen_at <= seen_at:
-                        changes = {"access_id": access_id, "updated_at": time.time(), "seen_at": seen_at}
-                        _update(connection, row.document_id, changes)
+            for batch in _batches(sorted(item.document_id for item in rules)):  # one order of locks: no deadlock
+                held = select(documents.c.document_id).where(documents.c.document_id.in_(self._database.values(batch)))
+                connection.execute(held.order_by(documents.c.document_id).with_for_update()).all()
+            for (access_id, seen_at), document_ids in alike.items():
+                change = documents.update().values(access_id=access_id, updated_at=time.time(), seen_at=seen_at)
+                change = change.where(documents.c.tenant_id == tenant_id, documents.c.deleted.is_(False))
+                change = change.where(documents.c.seen_at <= seen_at)
+                for batch in _batches(document_ids):
+                    connection.execute(change.where(documents.c.document_id.in_(self._database.values(batch))))
 
         self._database.write(work)
 

@@ -159,9 +159,8 @@ def entry_body(fields: Mapping[bytes, bytes]) -> bytes:
     """Give what an entry of a Redis stream says: the value of its one field, else all fields as a JSON object."""
     if len(fields) == 1 and b"id" not in fields:
         return next(iter(fields.values()))
-    return json.dumps(
-        {name.decode("utf-8", "replace"): v.decode("utf-8", "replace") for name, v in fields.items()}
-    ).encode()
+    text = {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in fields.items()}
+    return json.dumps(text).encode()
 
 
 class _Nats(Broker):
@@ -169,10 +168,12 @@ class _Nats(Broker):
         import nats.errors
         from faststream.nats import NatsBroker
 
-        if not url.startswith(("nats://", "tls://", "ws://", "wss://")):
-            raise ValueError("no NATS address")
+        servers = url.split(",")
+        for parts in map(urlsplit, servers):
+            if parts.scheme not in ("nats", "tls", "ws", "wss") or not parts.hostname or parts.port == 0:
+                raise ValueError("no NATS address")
         broker = NatsBroker(
-            url.split(","),
+            servers,
             logger=NO_LOGGER,
             name="rayrag",
             # `ingest.queues` tries again, and knows then that there was a gap.

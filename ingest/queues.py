@@ -53,6 +53,7 @@ async def follow_queue(settings: QueueSettings, hint: Hint) -> None:
                 await _follow(broker, hint)
         except Unavailable as error:
             log.warning("the %s queue %s is not followed: %s", settings.kind, settings.subject, error.detail)
+            log.debug("what its client said", exc_info=error)
         failures += 1
         await asyncio.sleep(wait_s(failures))
 

@@ -20,6 +20,7 @@ from index.stores import ModelsChanged
 from index.vectors import MAX_TEXT_BYTES, SCHEMA_VERSION, ChunkRow, Rows
 from ingest.chunking import CHUNKER_VERSION, Chunker
 from ingest.connector import Entry
+from ingest.parsing import PARSER_VERSION
 from ingest.report import Outcome
 from ingest.sandbox import Parser
 from policies.access import AccessRule
@@ -64,7 +65,7 @@ class Embed(Protocol):
         ...
 
 
-PIPELINE_KEY = f"{CHUNKER_VERSION}.{ANALYSIS_VERSION}.{SCHEMA_VERSION}"
+PIPELINE_KEY = f"{PARSER_VERSION}.{CHUNKER_VERSION}.{ANALYSIS_VERSION}.{SCHEMA_VERSION}"
 """Names what decides a document's rows, but for the document: a change of any makes every document new.
 
 The embedding model is not among it: `rayrag reindex` changes that for all rows at once, and reads no document again.

@@ -65,11 +65,11 @@ def open_regular(path: Path) -> IO[bytes]:
     """Open a file that was listed. Raises `OSError`, also for a link, and `DocumentRejected` for a pipe or device."""
     with _opened(path.parent) as folder:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        stream = os.fdopen(os.open(path.name, flags, dir_fd=folder), "rb")
-    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-        stream.close()
+        descriptor = os.open(path.name, flags, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # before it is made a stream: of a folder none can be made
+        os.close(descriptor)
         raise DocumentRejected("no regular file")
-    return stream
+    return os.fdopen(descriptor, "rb")
 
 
 @contextmanager

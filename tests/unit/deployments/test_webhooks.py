@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sqlite3
+import subprocess
+import time
 import uuid
 from base64 import b64encode
 from collections.abc import Iterator
@@ -27,6 +30,7 @@ from index.ledger import Ledger
 from index.settings import LimitSettings
 from policies.audit import AuditLog
 from policies.errors import ConfigurationError
+from tests.servers import program
 
 JSON = {"content-type": "application/json"}
 LIST_HINT = ""
@@ -171,6 +175,30 @@ def test_an_event_stands_on_the_record_once(service: Service) -> None:
     assert (record.request_id, record.actor, record.tenant) == (answer.json()["request_id"], "webhook:crm", "acme")
     assert (record.action, record.outcome, record.detail) == ("webhook", "ok", {"documents": 2, "source": "crm"})
     assert service.audit.verify().ok
+
+
+def test_an_event_can_be_signed_with_openssl(service: Service) -> None:
+    recipe = """
+        key=$(printf %s "${SECRET#whsec_}" | openssl base64 -d -A | od -An -v -tx1 | tr -d ' \\n')
+        printf %s "$ID.$AT.$BODY" | openssl dgst -sha256 -mac HMAC -macopt "hexkey:$key" -binary | openssl base64 -A
+    """
+    event = {"ID": "msg_1", "AT": str(int(time.time())), "BODY": '{"id": "handbuch-ä.md"}'}
+    signed = subprocess.run(
+        ["sh", "-euc", recipe],
+        env={**event, "SECRET": service.secret, "PATH": os.path.dirname(program("openssl")) + ":/usr/bin:/bin"},
+        capture_output=True,
+        check=True,
+    )
+    headers = {"webhook-id": event["ID"], "webhook-timestamp": event["AT"]}
+
+    answer = service.client.post(
+        "/v1/webhooks/crm",
+        content=event["BODY"].encode(),
+        headers=JSON | headers | {"webhook-signature": f"v1,{signed.stdout.decode()}"},
+    )
+
+    assert answer.status_code == 202
+    assert service.hints() == ["handbuch-ä.md"]
 
 
 # ---- who may not is told nothing

@@ -331,7 +331,6 @@ def test_file_that_grows_while_it_is_read_ends_in_time(tmp_path: Path, listener:
     world.ledger.close()
 
 
-@pytest.mark.xfail(strict=True, reason="ingest.connectors.filesystem_opening leaves the folder open")
 def test_folder_in_the_place_of_a_listed_file_leaves_nothing_open(tmp_path: Path, listener: Listener) -> None:
     world = World(tmp_path, listener)
     path = world.source / "file.txt"

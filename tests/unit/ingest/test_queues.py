@@ -178,6 +178,7 @@ class Heard:
     """What was hinted, in order."""
 
     hints: list[tuple[str, ...]] = field(default_factory=list)
+    kept: set[str] = field(default_factory=set)
     stop: Callable[[], None] = lambda: None
 
     def until(self, true: Callable[[list[tuple[str, ...]]], bool], within_s: float = 20.0) -> None:
@@ -205,6 +206,7 @@ def following(
     async def hint(ids: Sequence[str]) -> None:
         heard.hints.append(tuple(ids))
         await asyncio.to_thread(keep, ids)
+        heard.kept.update(ids)
 
     task = loop.create_task(follow_queue(queue.settings, hint))
     left_over: list[Any] = []
@@ -247,8 +249,8 @@ def wait_until_followed(queue: Queue, heard: Heard) -> None:
     while not heard.hints:
         queue.send(PROBE)
         time.sleep(0.1)
-    while not heard.is_quiet():
-        pass
+    queue.send(b'{"id": "ready"}')
+    heard.until(lambda _: "ready" in heard.kept)
     heard.hints.clear()
 
 
@@ -598,6 +600,8 @@ def test_kafkas_address_says_how_to_log_in(address: str, servers: str, config: d
     [
         ("redis", "http://me:hunter2@127.0.0.1"),
         ("nats", "redis://me:hunter2@127.0.0.1"),
+        ("nats", "nats://me:hunter2#@127.0.0.1"),
+        ("nats", "nats://a:4222,nats://"),
         ("kafka", "kafka://me:hunter2@"),
         ("kafka", "kafka://me:hunter2@h:1?mechanism=NONE"),
         ("kafka", "amqp://me:hunter2@h:1"),
