@@ -24,6 +24,9 @@ SERVE_ENVIRONMENT = {
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
     # Uploads travel by value then: more than `limits.max_upload_mb`, with room for their envelope.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": "256000000",
+    # Ray would give every worker the same low priority; so the stages of a bulk job lower theirs (ingest.niceness), and
+    # questions come first.
+    "RAY_worker_niceness": "0",
 }
 """What every Ray process is started with, on one machine and on Kubernetes: Serve reads it nowhere else."""
 

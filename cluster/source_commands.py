@@ -122,7 +122,7 @@ def sources_remove(
     """Keep a source fresh no longer, and delete its documents from the index (not from the source)."""
     with _ledger(config, data_dir) as ledger:
         source = ledger.kept_source(name)
-        ledger.forget_source(source.source_id)
+        ledger.forget_source(source.source_id, gone=not keep_documents)
         if keep_documents:
             print(f"{name} is no longer kept fresh; its documents stay")
             return

@@ -100,32 +100,32 @@ class Freshness:
             self._ledger,
             self._store,
             PIPELINE_KEY,
-            partial(self._process, source.source_id, settings, connector.fetch),
+            partial(self._process, source, settings, connector.fetch),
             observe=lambda seconds: self._metrics.fresh(settings.name, seconds, settings.objective_s),
         )
         return Opened(settings, sync, lambda: open_connector(settings).watch())
 
     def _process(
-        self, source_id: int, settings: SourceSettings, fetch: Fetch, entries: list[Entry]
+        self, source: StoredSource, settings: SourceSettings, fetch: Fetch, entries: list[Entry]
     ) -> Iterator[Outcome]:
         sync = self._args.sync
         if len(entries) > sync.bulk_over:
             with self._bulk:
                 for outcome in stream(entries, self._args, settings):
-                    self._still_wanted(source_id, settings.name)
+                    self._still_wanted(source)
                     yield outcome
             return
         run_id = f"sync-{uuid.uuid4().hex}"
         for start in range(0, len(entries), sync.slice_documents):
             few = entries[start : start + sync.slice_documents]
-            self._still_wanted(source_id, settings.name)
+            self._still_wanted(source)
             with self._turns.turn() as prepare:
                 outcomes = process(few, fetch, prepare, self._embed, self._ledger, self._store, run_id)
             yield from outcomes
 
-    def _still_wanted(self, source_id: int, name: str) -> None:
-        if not self._ledger.is_kept(source_id):
-            raise SourceUnavailable(f"{name} was paused or removed meanwhile")
+    def _still_wanted(self, source: StoredSource) -> None:
+        if not self._ledger.is_kept(source.source_id, source.config):
+            raise SourceUnavailable(f"{source.name} was paused, changed or removed meanwhile")
 
     def _tidy(self) -> None:
         """Remove what no reader can reach any more, and show how the sources are doing."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy import Select, and_, case, func, or_, select
 from sqlalchemy.engine import Connection
 
 from index.access_rules import AccessRules
@@ -173,10 +173,9 @@ class Ledger:
     def set_rule(self, document_id: str, rule: AccessRule, seen_at: float | None = None) -> RuleChange:
         """Give a document another rule. It holds at once: chunks that carry the old id no longer pass the gate.
 
-        `seen_at`: when the source said so; what it was heard to say later stays. Raises `NotFound` for a document that
-        is unknown or deleted.
+        `seen_at`: when the source said so; what it was heard to say later stays. Without it, it holds whatever the
+        clocks say. Raises `NotFound` for a document that is unknown or deleted.
         """
-        heard = time.time() if seen_at is None else seen_at
         stored = self.document(document_id)
         if stored is None or stored.deleted:
             raise NotFound(f"no document {document_id}")
@@ -186,8 +185,9 @@ class Ledger:
             document = _lock(connection, document_id)
             if document is None or document.deleted:
                 raise NotFound(f"no document {document_id}")
-            if document.seen_at > heard:
+            if seen_at is not None and document.seen_at > seen_at:
                 return RuleChange(document.access_id, document.access_id, document.version, document.chunk_count)
+            heard = max(time.time(), document.seen_at) if seen_at is None else seen_at
             _update(connection, document_id, {"access_id": access_id, "updated_at": time.time(), "seen_at": heard})
             return RuleChange(document.access_id, access_id, document.version, document.chunk_count)
 
@@ -235,11 +235,14 @@ class Ledger:
         """Delete documents and give how many there were. It holds at once, also against a `flip` on its way.
 
         Attempts and dead letters of these ids go too, also where no document came of them. `seen_at`: when they were
-        seen to be gone; a document that was seen later stays. One transaction.
+        seen to be gone; a document that was seen later stays. Without it all go, whatever the clocks say. One
+        transaction.
         """
         ids = sorted({storable(document_id) for document_id in document_ids})  # one order of locks: no deadlock
-        heard = time.time() if seen_at is None else seen_at
-        gone = {"deleted": True, "version": None, "chunk_count": 0, "updated_at": time.time(), "seen_at": heard}
+        now = time.time()
+        latest = case((documents.c.seen_at > now, documents.c.seen_at), else_=now)
+        gone: dict[str, Any] = {"deleted": True, "version": None, "chunk_count": 0, "updated_at": now}
+        gone["seen_at"] = latest if seen_at is None else seen_at
 
         def work(connection: Connection) -> int:
             count = 0
@@ -249,7 +252,7 @@ class Ledger:
                 held = select(documents.c.document_id, documents.c.seen_at)
                 held = held.where(documents.c.document_id.in_(chosen)).order_by(documents.c.document_id)
                 rows = connection.execute(held.with_for_update()).all()
-                seen = {row.document_id for row in rows if row.seen_at > heard}
+                seen = {row.document_id for row in rows if seen_at is not None and row.seen_at > seen_at}
                 batch = [document_id for document_id in batch if document_id not in seen]
                 chosen = self._database.values(batch)
                 doomed = documents.c.document_id.in_(chosen), documents.c.deleted.is_(False)
@@ -418,6 +421,8 @@ class Ledger:
         connection.execute(row.on_conflict_do_nothing())
         document = _lock(connection, ref.document_id)
         changes: dict[str, Any] = {"last_version": document.last_version + 1}
+        # Who heard earlier may not become live behind the back of who heard later and is still writing.
+        changes["seen_at"] = max(document.seen_at, ref.seen_at)
         if document.version is None:  # nothing is live that these would misdescribe
             changes |= fresh
         if document.deleted:
@@ -444,7 +449,7 @@ class Ledger:
         begun = connection.execute(select(versions).where(here, versions.c.version == version)).one_or_none()
         if document is None or begun is None or begun.state != WRITING:
             return begun is not None and begun.state == LIVE
-        changed = document.access_id != begun.rows_access_id or document.seen_at > ref.seen_at
+        changed = document.access_id != begun.rows_access_id or max(document.seen_at, document.gone_at) > ref.seen_at
         if document.last_version != version or changed:
             connection.execute(_state(RETIRED).where(here, versions.c.version == version))
             return False
@@ -475,13 +480,10 @@ class Ledger:
 
 
 def _lock(connection: Connection, document_id: str) -> Any:
-    row = documents.c.version, documents.c.last_version, documents.c.access_id, documents.c.deleted
-    found = (
-        select(*row, documents.c.chunk_count, documents.c.seen_at)
-        .where(documents.c.document_id == document_id)
-        .with_for_update()
-    )
-    return connection.execute(found).one_or_none()
+    fields = ("version", "last_version", "access_id", "deleted", "chunk_count", "seen_at")
+    gone_at = select(func.coalesce(sources.c.gone_at, 0.0)).where(sources.c.id == documents.c.source_id)
+    found = select(*(documents.c[field] for field in fields), gone_at.scalar_subquery().label("gone_at"))
+    return connection.execute(found.where(documents.c.document_id == document_id).with_for_update()).one_or_none()
 
 
 def _update(connection: Connection, document_id: str, changes: dict[str, Any]) -> None:

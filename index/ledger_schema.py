@@ -19,7 +19,12 @@ from sqlalchemy import (
 from index.database import Database
 
 VERSION = 2
-UPGRADES = {1: ("ALTER TABLE documents ADD COLUMN seen_at DOUBLE PRECISION NOT NULL DEFAULT 0",)}
+UPGRADES = {
+    1: (
+        "ALTER TABLE documents ADD COLUMN seen_at DOUBLE PRECISION NOT NULL DEFAULT 0",
+        "ALTER TABLE sources ADD COLUMN gone_at DOUBLE PRECISION",
+    )
+}
 """What brings a ledger of the version before to the next; missing tables are created anyway."""
 WRITING, LIVE, RETIRED = "writing", "live", "retired"
 # FULL: an acknowledged document must outlive a power cut. WAL: readers never wait for a writer.
@@ -41,6 +46,7 @@ sources = Table(
     Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
     Column("name", Text, nullable=False),
     Column("uri", Text, nullable=False),
+    Column("gone_at", Double),  # when it was removed: what was listed before does not become live any more
     UniqueConstraint("tenant_id", "name"),
 )
 

@@ -127,6 +127,7 @@ class IngestSettings(Section):
     embed_cpus: float = Field(default=0.5, gt=0)
     embed_gpus: float = Field(default=0.0, ge=0, description="GPU fraction of an embedding actor; 0: use the CPU")
     batch_documents: int = Field(default=16, ge=1)
+    niceness: int = Field(default=19, ge=0, le=19, description="how far the stages step aside for questions")
     write_cpus: float = Field(default=0.25, gt=0)
     write_concurrency: int = Field(default=1, ge=1)
     parsing: ParsingSettings = ParsingSettings()
@@ -137,7 +138,7 @@ class SyncSettings(Section):
     """How sources are kept fresh, beside bulk jobs."""
 
     sources_file: str | None = Field(default=None, description="a sources.yaml; what it names is kept fresh from start")
-    workers: int = Field(default=2, ge=1, le=64, description="processes that read documents, shared by all sources")
+    workers: int = Field(default=1, ge=1, le=64, description="processes that read documents, shared by all sources")
     slice_documents: int = Field(default=16, ge=1, description="documents of one source between two turns")
     bulk_over: int = Field(default=500, ge=1, description="more changed documents than this go through Ray Data")
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
@@ -79,10 +79,10 @@ class SourceRuns:
                 return source
         raise NotFound(f"no source is named {name}")
 
-    def is_kept(self, source_id: int) -> bool:
-        """Say whether a source is kept fresh, and not paused."""
-        here = source_settings.c.source_id == source_id, source_settings.c.paused.is_(False)
-        found = select(source_settings.c.source_id).where(*here)
+    def is_kept(self, source_id: int, config: str) -> bool:
+        """Say whether a source is kept fresh with these settings, and not paused."""
+        of_it = source_settings.c.source_id == source_id, source_settings.c.config == config
+        found = select(source_settings.c.source_id).where(*of_it, source_settings.c.paused.is_(False))
         return self._database.read(lambda connection: connection.scalar(found)) is not None
 
     def pause_source(self, source_id: int, paused: bool) -> None:
@@ -90,10 +90,15 @@ class SourceRuns:
         change = source_settings.update().where(source_settings.c.source_id == source_id).values(paused=paused)
         self._database.write(lambda connection: connection.execute(change))
 
-    def forget_source(self, source_id: int) -> None:
-        """Keep a source fresh no longer: its settings, hints, cursor and state go, its documents do not."""
+    def forget_source(self, source_id: int, gone: bool = False) -> None:
+        """Keep a source fresh no longer: its settings, hints, cursor and state go, its documents do not.
+
+        `gone`: nothing that was listed before becomes live any more, whoever is still at work on it.
+        """
 
         def work(connection: Connection) -> None:
+            if gone:
+                connection.execute(sources.update().where(sources.c.id == source_id).values(gone_at=time.time()))
             for table in (source_settings, source_hints, source_runs, cursors):
                 connection.execute(table.delete().where(table.c.source_id == source_id))
 
@@ -154,9 +159,9 @@ class SourceRuns:
             chosen = [""] if held + len(names) > MAX_HINTS else names
             for name in chosen:
                 row = self._database.insert(source_hints).values(source_id=source_id, external_id=name, at=time.time())
-                newer = row.on_conflict_do_update(
-                    index_elements=["source_id", "external_id"], set_={"at": row.excluded.at}
-                )
+                # Later than before, whatever the clocks of two hosts say: or it would be cleared with the one before.
+                later = case((row.excluded.at > source_hints.c.at, row.excluded.at), else_=source_hints.c.at + 1e-3)
+                newer = row.on_conflict_do_update(index_elements=["source_id", "external_id"], set_={"at": later})
                 connection.execute(newer)
 
         self._database.write(work)

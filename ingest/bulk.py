@@ -8,6 +8,7 @@ A document's failure is its outcome and travels on as a value; an exception mean
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 from collections.abc import Iterator
@@ -107,14 +108,14 @@ def pipeline(entries: list[Entry], args: AppArgs, source: SourceSettings, run_id
     dataset: ray.data.Dataset = ray.data.from_items([{"item": entry} for entry in entries], override_num_blocks=blocks)
     dataset = dataset.map_batches(
         Prepare,
-        fn_constructor_args=[args, source],
+        fn_constructor_args=[args, source, settings.niceness],
         batch_size=max(1, size // 4),
         num_cpus=settings.parse_cpus,
         **_pool(1, settings.parse_concurrency),
     )
     dataset = dataset.map_batches(
         Embed,
-        fn_constructor_args=[args],
+        fn_constructor_args=[args, settings.niceness],
         batch_size=size,
         num_cpus=settings.embed_cpus,
         num_gpus=settings.embed_gpus,
@@ -122,7 +123,7 @@ def pipeline(entries: list[Entry], args: AppArgs, source: SourceSettings, run_id
     )
     return dataset.map_batches(
         Write,
-        fn_constructor_args=[args, run_id],
+        fn_constructor_args=[args, run_id, settings.niceness],
         batch_size=size,
         num_cpus=settings.write_cpus,
         **_pool(1, settings.write_concurrency),
@@ -143,7 +144,8 @@ def _pool(smallest: int, largest: int) -> dict[str, Any]:
 class Prepare:
     """Stage: item Entry → Prepared | Outcome."""
 
-    def __init__(self, args: AppArgs, source: SourceSettings) -> None:
+    def __init__(self, args: AppArgs, source: SourceSettings, niceness: int = 0) -> None:
+        os.nice(niceness)  # first: what is started from here on inherits it
         parsing = args.ingest.parsing
         chunker = Chunker(args.ingest.chunking, live_tokenizer(args))
         self._prepare = Preparation(
@@ -162,7 +164,8 @@ class Prepare:
 class Embed:
     """Stage: item Prepared → Embedded; an Outcome passes."""
 
-    def __init__(self, args: AppArgs) -> None:
+    def __init__(self, args: AppArgs, niceness: int = 0) -> None:
+        os.nice(niceness)
         self._embed = CachedEmbedder(args)
 
     def __call__(self, batch: Batch) -> Batch:
@@ -175,7 +178,8 @@ class Embed:
 class Write:
     """Stage: item Embedded → Outcome; an Outcome passes."""
 
-    def __init__(self, args: AppArgs, run_id: str) -> None:
+    def __init__(self, args: AppArgs, run_id: str, niceness: int = 0) -> None:
+        os.nice(niceness)
         self._run_id = run_id
         self._ledger = Ledger(args.store.ledger)
         self._store = Stores(args)

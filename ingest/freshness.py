@@ -23,13 +23,17 @@ from index.ledger import Ledger
 from index.ledger_records import SourceHint, StoredSource
 from ingest.report import Report
 from ingest.source_settings import QueueSettings, SourceSettings
-from policies.errors import RayragError, SourceUnavailable
+from policies.errors import RayragError, SourceUnavailable, Unavailable
 
 HINTS_EVERY_S = 0.2
 TIDY_EVERY_S = 15.0
+REOPEN_S = 15.0
+TRIES = 3
+"""An id that a source refuses to tell of this often is left to the listings."""
 SETTLE_S = 0.05
 """A program that saves a file writes it more than once: hints that come together are followed together."""
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 300.0
+LONGEST_ASKED_S = 3_600.0
 MAX_THREADS = 64
 
 T = TypeVar("T")
@@ -97,6 +101,8 @@ class Freshness:
         self._follow_queue = follow_queue
         self._tidy_at = 0.0
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="source")
+        self._own_threads = ThreadPoolExecutor(2, thread_name_prefix="keeper")  # sources may keep all of theirs busy
+        self._reopen_at: dict[int, float] = {}
         self._kept: dict[int, tuple[StoredSource, KeptSource, list[asyncio.Task[None]]]] = {}
 
     async def run(self) -> None:
@@ -105,18 +111,19 @@ class Freshness:
             while True:
                 try:
                     await self._follow_ledger()
-                except RayragError as error:
-                    log.warning("the ledger does not answer: %s", error.detail)
+                except Exception as error:
+                    log.warning("keeping sources fresh: %s", _words(error), exc_info=_unforeseen(error))
                     await asyncio.sleep(FIRST_RETRY_S)
                 await asyncio.sleep(HINTS_EVERY_S)
         finally:
             for _, kept, tasks in self._kept.values():
                 kept.stop()
                 _cancel(tasks)
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            for threads in (self._threads, self._own_threads):
+                threads.shutdown(wait=False, cancel_futures=True)
 
     async def _follow_ledger(self) -> None:
-        stored = {source.source_id: source for source in await self._thread(self._ledger.kept_sources)}
+        stored = {source.source_id: source for source in await self._own(self._ledger.kept_sources)}
         for source_id, (known, kept, tasks) in list(self._kept.items()):
             if stored.get(source_id) != known:
                 kept.stop()
@@ -124,21 +131,23 @@ class Freshness:
                 del self._kept[source_id]
                 self._tidy_at = 0.0
         for source_id, source in stored.items():
-            if source_id not in self._kept and not source.paused:
+            is_due = time.monotonic() >= self._reopen_at.get(source_id, 0.0)
+            if source_id not in self._kept and not source.paused and is_due:
                 await self._start(source)
-        for hint in await self._thread(self._ledger.hints):
+        for hint in await self._own(self._ledger.hints):
             if hint.source_id in self._kept:
                 self._kept[hint.source_id][1].follow(hint)
         if time.monotonic() >= self._tidy_at:
             self._tidy_at = time.monotonic() + TIDY_EVERY_S
-            await self._thread(self._tidy)
+            await self._own(self._tidy)
 
     async def _start(self, source: StoredSource) -> None:
         try:
-            opened = await self._thread(partial(self._open, source))
-        except RayragError as error:
-            self._kept[source.source_id] = (source, KeptSource(source, None, self._ledger, self._thread), [])
-            await self._thread(partial(self._ledger.run_fails, source.source_id, error.detail))
+            opened = await self._own(partial(self._open, source))
+        except Exception as error:
+            self._reopen_at[source.source_id] = time.monotonic() + REOPEN_S
+            log.warning("%s: %s", source.name, _words(error), exc_info=_unforeseen(error))
+            await self._own(partial(self._ledger.run_fails, source.source_id, _words(error), time.time() + REOPEN_S))
             return
         kept = KeptSource(source, opened, self._ledger, self._thread)
         tasks = [asyncio.create_task(kept.run())]
@@ -151,6 +160,9 @@ class Freshness:
     async def _thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
+    async def _own(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._own_threads, call)
+
 
 class KeptSource:
     """One source: what is wanted of it, and doing that, one thing at a time."""
@@ -158,7 +170,7 @@ class KeptSource:
     def __init__(
         self,
         source: StoredSource,
-        opened: Opened | None,
+        opened: Opened,
         ledger: Ledger,
         thread: Callable[[Callable[[], Any]], Awaitable[Any]],
     ) -> None:
@@ -168,6 +180,7 @@ class KeptSource:
         self._thread = thread
         self._wanted = _Wanted()
         self._following: set[tuple[str, float]] = set()
+        self._refused: dict[str, int] = {}
         self._wake = asyncio.Event()
         self._stopped = False
 
@@ -190,7 +203,6 @@ class KeptSource:
 
     async def run(self) -> None:
         """List when it is due, look when somebody said so."""
-        assert self._opened is not None
         failures, due_at = 0, 0.0
         while not self._stopped:
             await self._until(due_at)
@@ -209,7 +221,6 @@ class KeptSource:
 
     async def watch(self) -> None:
         """Follow what the source itself says, for as long as it can."""
-        assert self._opened is not None
         failures = 0
         while not self._stopped:
             try:
@@ -233,6 +244,7 @@ class KeptSource:
             await self._thread(partial(self._ledger.hint, self._source.source_id, list(external_ids)))
 
         failures = 0
+        settings = settings.model_copy(update={"group": settings.group or f"rayrag-{self._source.name}"})
         while not self._stopped:
             try:
                 await follow(settings, hint)
@@ -252,22 +264,57 @@ class KeptSource:
             await asyncio.sleep(SETTLE_S)
 
     async def _do(self, wanted: _Wanted, listing: bool) -> int:
-        assert self._opened is not None
-        sync, unread = self._opened.sync, 0
+        """Look and list, and forget the hints that were followed; gives how many documents are to be read again."""
+        unread = refused = 0
         if wanted.ids:
-            report = await self._thread(partial(sync.look, list(wanted.ids), min(wanted.ids.values())))
-            unread += report.unread
-        if listing:
-            report = await self._thread(partial(sync.list, full=await self._thread(self._is_full_due)))
-            unread += report.unread
-        if unread and wanted.ids:
-            raise SourceUnavailable(f"{unread} documents could not be read")
+            refused = await self._look(wanted)
+        if listing or wanted.list_since is not None:
+            full = await self._thread(self._is_full_due)
+            unread = (await self._thread(partial(self._opened.sync.list, full=full))).unread
         await self._thread(partial(self._ledger.clear_hints, wanted.hints))
         self._following.difference_update((hint.external_id, hint.at) for hint in wanted.hints)
+        wanted.ids, wanted.hints = {}, []
+        if refused:
+            raise SourceUnavailable(f"{refused} of the documents that it was asked for could not be read")
         return unread
 
+    async def _look(self, wanted: _Wanted) -> int:
+        """Look at all ids, then at each one alone where that failed: one bad id must not hold up the others.
+
+        Those that fail are wanted again, with their hints, until `TRIES`; then a listing takes their place.
+        """
+        look, told_at = self._opened.sync.look, min(wanted.ids.values())
+        try:
+            if not (await self._thread(partial(look, list(wanted.ids), told_at))).unread:
+                return 0
+        except Unavailable:
+            raise
+        except RayragError as error:
+            log.info("%s: %s", self._source.name, error.detail)
+        failed = {external_id for external_id, at in wanted.ids.items() if not await self._is_told(external_id, at)}
+        for external_id in failed:
+            self._refused[external_id] = self._refused.get(external_id, 0) + 1
+            if self._refused[external_id] >= TRIES:
+                del self._refused[external_id]
+                wanted.add([], wanted.ids[external_id])
+            else:
+                self._wanted.add([external_id], wanted.ids[external_id])
+        again = {external_id for external_id in failed if external_id in self._refused}
+        self._wanted.hints += [hint for hint in wanted.hints if hint.external_id in again]
+        wanted.hints = [hint for hint in wanted.hints if hint.external_id not in again]
+        wanted.ids = {external_id: at for external_id, at in wanted.ids.items() if external_id not in failed}
+        return len(failed)
+
+    async def _is_told(self, external_id: str, told_at: float) -> bool:
+        try:
+            return not (await self._thread(partial(self._opened.sync.look, [external_id], told_at))).unread
+        except Unavailable:
+            raise
+        except RayragError as error:
+            log.warning("%s: one document: %s", self._source.name, error.detail)
+            return False
+
     def _is_full_due(self) -> bool:
-        assert self._opened is not None
         run = self._ledger.source_run(self._source.source_id)
         return run is None or run.full_at is None or time.time() - run.full_at >= self._opened.settings.full_s
 
@@ -282,7 +329,8 @@ class KeptSource:
             log.warning("%s: that could not be recorded: %s", self._source.name, unrecorded.detail)
         for external_id, at in wanted.ids.items():
             self._wanted.add([external_id], at)
-        self._wanted.hints += wanted.hints
+        unfollowed = [hint for hint in wanted.hints if (hint.external_id, hint.at) in self._following]
+        self._wanted.hints += unfollowed
         await asyncio.sleep(wait)
         return time.monotonic()
 
@@ -290,7 +338,8 @@ class KeptSource:
 def retry_wait(failures: int, retry_after_s: float | None = None) -> float:
     """Seconds to wait after so many failures in a row: doubling with full jitter, and never sooner than was asked."""
     longest = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures, 16))
-    return max(random.uniform(FIRST_RETRY_S / 2, longest), retry_after_s or 0.0)  # noqa: S311 - jitter, not a secret
+    asked = min(retry_after_s or 0.0, LONGEST_ASKED_S)
+    return max(random.uniform(FIRST_RETRY_S / 2, longest), asked)  # noqa: S311 - jitter, not a secret
 
 
 def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -10,6 +10,7 @@ that is written meanwhile is written for both models (`index.stores`), so nothin
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -295,7 +296,7 @@ def pipeline(groups: list[Group], args: AppArgs, model_id: str) -> ray.data.Data
     dataset: ray.data.Dataset = ray.data.from_items([{"item": group} for group in groups], override_num_blocks=blocks)
     return dataset.map_batches(
         Copy,
-        fn_constructor_args=[args, model_id],
+        fn_constructor_args=[args, model_id, settings.niceness],
         batch_size=1,
         num_cpus=settings.embed_cpus,
         num_gpus=settings.embed_gpus,
@@ -308,7 +309,8 @@ def pipeline(groups: list[Group], args: AppArgs, model_id: str) -> ray.data.Data
 class Copy:
     """Stage: item Group → Copied. What is copied twice is there once."""
 
-    def __init__(self, args: AppArgs, model_id: str) -> None:
+    def __init__(self, args: AppArgs, model_id: str, niceness: int = 0) -> None:
+        os.nice(niceness)  # first: what is started from here on inherits it
         models = Models(args.store.ledger)
         model, live = models.get(model_id), models.live()
         if model is None:

@@ -37,8 +37,8 @@ class DocumentError:
 class Report:
     """The sum of a run. `discovered == indexed + unchanged + quarantined`; `embedded` counts texts, not documents.
 
-    `created`, `updated`, `deleted` and `access_changed` count the changes that were found. `unread`, among the
-    quarantined: their source did not give them this time; they are tried again.
+    `created`, `updated`, `deleted` and `access_changed` count the changes that were found. `unread`: those that
+    their source did not give this time, or that another writer took up as well; they are tried again.
     """
 
     discovered: int = 0

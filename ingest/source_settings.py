@@ -38,7 +38,7 @@ class QueueSettings(Section):
     kind: Literal["redis", "nats", "kafka"]
     url_env: str = Field(description="environment variable with the address, which may hold a password")
     subject: str = Field(min_length=1)
-    group: str = "rayrag"
+    group: str = Field(default="", description="who shares the messages; `rayrag-<source>` unless given")
 
 
 class SourceSettings(Section):

@@ -23,7 +23,6 @@ from ingest.plan import SyncPlan, last_words, plan
 from ingest.report import Outcome, Report
 from ingest.source_settings import SourceSettings
 from ingest.stages import change_rights, narrowed, repoint, stamped, sweep
-from policies.access import AccessRule
 from policies.errors import NotFound, SourceUnavailable
 
 Process = Callable[[list[Entry]], Iterator[Outcome]]
@@ -92,7 +91,7 @@ class SourceSync:
             raise SourceUnavailable(f"{self._settings.name}: its listing broke off")
         report = self._apply(todo, heard)
         if report.unread:
-            first = next((each.reason for each in report.errors), "")
+            first = next((each.reason for each in report.errors), "others were faster")
             self._ledger.run_fails(self.source_id, f"{report.unread} documents could not be read: {first}")
         else:
             self._set_cursor(todo.mark.cursor)
@@ -131,11 +130,10 @@ class SourceSync:
         self._progress(report)
         if todo.process:
             entries = {entry.ref.document_id: entry for entry in todo.process}
-            withheld = {entry.ref.document_id for entry in todo.narrowed}
             for outcome in self._process(todo.process):
                 entry = entries[outcome.document_id]
-                if entry.ref.document_id in withheld:
-                    self._open(outcome, entry)
+                if outcome.status == "unchanged":
+                    self._settle_unchanged(outcome, entry, report)
                 report.add(outcome)
                 if outcome.status == "indexed":
                     self._aged([entry.changed_at or heard.told_at], since)
@@ -149,7 +147,7 @@ class SourceSync:
         """Do what needs no pipeline. Rights and deletions come before any new text, and hold in the ledger at once."""
         ledger, store = self._ledger, self._store
         rules = [RuleSeen(e.ref.document_id, e.ref.rule, e.ref.seen_at) for e in todo.rights]
-        rules += [RuleSeen(e.ref.document_id, self._kept(e, heard), e.ref.seen_at) for e in todo.narrowed]
+        rules += self._narrowings(todo.narrowed, heard)
         ledger.set_rules(ledger.tenant_id(self._settings.tenant), rules)
         report.deleted = ledger.delete(todo.deleted, heard.began_at)
         report.indexed += len(todo.rights)
@@ -164,15 +162,32 @@ class SourceSync:
             ledger.reject(entry.ref, reason, 1)
             report.reject(entry.ref.uri, reason)
 
-    def _kept(self, entry: Entry, heard: _Heard) -> AccessRule:
-        """Leave a live document to those of its readers whom the new rule permits, too, and give it to nobody else."""
-        return narrowed(self._ledger.rule(heard.known[entry.ref.document_id].access_id), entry.ref.rule)
+    def _narrowings(self, entries: Sequence[Entry], heard: _Heard) -> Iterable[RuleSeen]:
+        """Leave a live document to those of its readers whom each of its new rules permits, and give it to nobody else.
 
-    def _open(self, outcome: Outcome, entry: Entry) -> None:
-        """Give a narrowed document the whole rule where its text turned out to be the one that is live."""
-        if outcome.status == "unchanged" and outcome.version is not None:
-            with suppress(NotFound):  # deleted meanwhile, by a sync that heard later
-                change_rights(outcome.document_id, entry.ref.rule, self._ledger, self._store, entry.ref.seen_at)
+        There is more than one where entries share an id.
+        """
+        kept: dict[str, RuleSeen] = {}
+        for entry in entries:
+            document_id = entry.ref.document_id
+            before = kept.get(document_id)
+            held = self._ledger.rule(heard.known[document_id].access_id) if before is None else before.rule
+            kept[document_id] = RuleSeen(document_id, narrowed(held, entry.ref.rule), entry.ref.seen_at)
+        return kept.values()
+
+    def _settle_unchanged(self, outcome: Outcome, entry: Entry, report: Report) -> None:
+        """Its text was live already, maybe by another sync's doing and under that one's rule: this rule holds now.
+
+        Where another writer was faster, what became of the document is not known: it is listed again.
+        """
+        if outcome.version is None:
+            report.unread += 1
+            return
+        stored = self._ledger.document(outcome.document_id)
+        if stored is None or stored.access_id == self._ledger.intern_rule(stored.tenant_id, entry.ref.rule):
+            return
+        with suppress(NotFound):  # deleted meanwhile, by a sync that heard later
+            change_rights(outcome.document_id, entry.ref.rule, self._ledger, self._store, entry.ref.seen_at)
 
     def _aged(self, events: Sequence[float | None], since: float | None) -> None:
         if since is None:

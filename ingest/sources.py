@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
@@ -102,9 +102,17 @@ def uri_of(settings: SourceSettings) -> str:
     values = settings.model_dump()
     for key in ("path", "uri", "url", "site", "drive_id"):
         if values.get(key):
-            return str(values[key])
+            return _without_secrets(str(values[key]))
     urls = values.get("urls")
-    return str(urls[0]) if urls else values["kind"]
+    return _without_secrets(str(urls[0])) if urls else str(values["kind"])
+
+
+def _without_secrets(uri: str) -> str:
+    """Leave out who logs in and what is asked for: keys stand there."""
+    if "://" not in uri:
+        return uri
+    parts = urlsplit(uri)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _acl(rule: AccessRule) -> dict[str, list[str]]:

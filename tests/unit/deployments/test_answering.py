@@ -135,7 +135,8 @@ def test_a_right_that_goes_while_a_model_writes_ends_the_stream(monkeypatch: pyt
 
 def test_rights_are_asked_for_once_a_second_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(answering, "time", SimpleNamespace(**dict.fromkeys(("monotonic", "perf_counter", "time"), lambda: now[0])))
+    clock = dict.fromkeys(("monotonic", "perf_counter", "time"), lambda: now[0])
+    monkeypatch.setattr(answering, "time", SimpleNamespace(**clock))
     rights = Rights()
 
     def later(_: int) -> None:

@@ -21,7 +21,7 @@ import pytest
 from cloudevents.core.bindings.http import to_binary_event, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
 from fastapi.testclient import TestClient
-from httpx import Response
+from httpx2 import Response
 from standardwebhooks.webhooks import Webhook
 
 from deployments.ingress import api

@@ -172,13 +172,13 @@ def test_what_the_source_says_itself_is_looked_at(desk):
 
 def test_a_failing_source_says_why_is_tried_again_and_holds_up_nobody(desk):
     bad, good = desk.add("bad"), desk.add("good", poll_s=0.05)
-    bad.fail = [SourceUnavailable("the wiki is closed", retry_after_s=1.5)] + [ValueError("a bug")] * 2
+    bad.fail = [SourceUnavailable("the wiki is closed", retry_after_s=4)] + [ValueError("a bug")] * 2
     seen = []
 
     async def what():
         await until(lambda: (run := desk.ledger.source_run(bad.source_id)) is not None and run.failures)
         run = desk.ledger.source_run(bad.source_id)
-        seen.append((run.error, run.retry_at - run.ended_at > 1.4))
+        seen.append((run.error, run.retry_at - run.ended_at > 3.9))
         await until(lambda: len(good.done) >= 3)
         seen.append(list(bad.done))
         await until(lambda: bad.done)
@@ -236,3 +236,44 @@ def test_waiting_grows_with_the_failures_is_never_shorter_than_asked_and_has_an_
     assert max(retry_wait(5) for _ in range(200)) > 10
     assert all(retry_wait(100) <= 300 for _ in range(100))
     assert retry_wait(1, retry_after_s=77) == 77
+
+
+def test_one_id_that_the_source_refuses_holds_up_neither_the_others_nor_the_listings(desk):
+    script = desk.add("wiki", poll_s=0.2)
+    look = script.look
+
+    def refusing(external_ids, told_at=None):
+        if "poison" in external_ids:
+            raise SourceUnavailable("500")
+        return look(external_ids, told_at)
+
+    script.look = refusing
+
+    async def what():
+        await until(lambda: script.done)
+        desk.ledger.hint(script.source_id, ["good", "poison"])
+        await until(lambda: ("good",) in script.done and not desk.ledger.hints())
+        listed = len(script.done)
+        await until(lambda: len(script.done) > listed + 1)
+
+    asyncio.run(desk.during(what))
+    assert script.done.count(("good",)) == 1 and desk.ledger.source_run(script.source_id).failures == 0
+
+
+def test_a_source_that_could_not_be_opened_is_opened_later(desk, monkeypatch):
+    monkeypatch.setattr(freshness, "REOPEN_S", 0.1)
+    script, failures = desk.add("wiki"), [ValueError("a bug"), SourceUnavailable("closed")]
+    opened = desk.open
+
+    def open_source(stored):
+        if failures:
+            raise failures.pop(0)
+        return opened(stored)
+
+    desk.open = open_source
+
+    async def what():
+        await until(lambda: script.done)
+
+    asyncio.run(desk.during(what))
+    assert not failures

@@ -544,7 +544,7 @@ def test_kafka_is_read_from_the_beginning_and_commits_only_what_is_kept(
 ) -> None:
     monkeypatch.setenv(URL, kafka_cluster)
     subject = f"changes-{uuid.uuid4().hex[:8]}"
-    queue = Kafka(QueueSettings(kind="kafka", url_env=URL, subject=subject), kafka_cluster)
+    queue = Kafka(QueueSettings(kind="kafka", url_env=URL, subject=subject, group="rayrag"), kafka_cluster)
     may_go_on = threading.Event()
     event = {"ce_specversion": "1.0", "ce_id": "1", "ce_type": "t", "ce_source": "/s", "ce_subject": "b"}
     odd = [("trace", b"\xff")]
@@ -613,7 +613,7 @@ def test_an_address_of_another_kind_is_refused_without_its_password(
     monkeypatch.setenv(URL, address)
 
     with pytest.raises(ConfigurationError, match=f"{URL}: no address of a {kind} server") as refused:
-        asyncio.run(follow_queue(QueueSettings(kind=kind, url_env=URL, subject="s"), never))
+        asyncio.run(follow_queue(QueueSettings(kind=kind, url_env=URL, subject="s", group="g"), never))
 
     assert "hunter2" not in "".join(str(error) for error in chain(refused.value))
 
