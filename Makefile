@@ -38,7 +38,7 @@ check: .venv/installed-test ## lint, types, architecture
 	$(BIN)/lint-imports
 
 unit: .venv/installed-test
-	$(BIN)/python -m pytest tests/unit -q
+	$(BIN)/python -m pytest tests/unit -q -n 2 --dist loadfile # many of them wait for servers
 
 e2e: .venv/installed-test
 	$(BIN)/python -m pytest tests/e2e -q

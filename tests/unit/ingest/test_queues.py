@@ -650,7 +650,7 @@ def test_a_refused_password_is_tried_again_and_stands_in_no_log(
     caplog.set_level(logging.DEBUG)
     url = f"redis://me:hunter2@127.0.0.1:{redis.port}"
     monkeypatch.setenv(URL, url)
-    refused = Redis(QueueSettings(kind="redis", url_env=URL, subject="s"), url)
+    refused = Redis(QueueSettings(kind="redis", url_env=URL, subject="s", group="g"), url)
 
     with following(refused, ready=False):
         deadline = time.monotonic() + 10
