@@ -272,7 +272,7 @@ def rights(desk: Desk) -> tuple[dict[str, Any], list[Figure]]:
     ones = []
     for number in range(20):
         document = desk_put(desk, {"id": f"r{number}", "acl": ["everyone"], "text": f"The {word} of round {number}."})
-        assert desk.shows(word)
+        desk.until(lambda: desk.shows(word))
         started = time.monotonic()
         path = f"/v1/documents/{document}/acl"
         desk.client.put(

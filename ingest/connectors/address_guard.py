@@ -36,6 +36,12 @@ _NAMED = re.compile(r"([^:\[\]]+)(?::([0-9]{0,5}))?")
 _ESCAPE = re.compile(r"%([0-9a-fA-F]{2})|[^A-Za-z0-9._~!$&'()*+,;=:@/?-]")  # what is no `pchar` of RFC 3986
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
 
+SECRET_PARAMETER = re.compile(
+    r"(?:^|[_-])(?:token|secret|api[_-]?key|apikey|access[_-]?key|sig|signature|sas|passw(?:or)?d|authorization)$",
+    re.IGNORECASE,
+)
+"""Names of query parameters that hold what no reader of a document may see."""
+
 
 def _networks(*texts: str) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(text) for text in texts)

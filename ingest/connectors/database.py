@@ -27,6 +27,7 @@ from ingest.connectors.database_notify import notified
 from ingest.connectors.database_settings import DatabaseSettings
 from ingest.connectors.database_table import Place, SourceTable, checked_id_type
 from ingest.connectors.database_watermark import Highest, Watermark, unix_us
+from ingest.connectors.listed_version import changed, is_listed
 from policies.errors import ConfigurationError, DocumentRejected, SourceUnavailable, TooLarge
 
 __all__ = ["DatabaseConnector", "DatabaseSettings"]
@@ -89,7 +90,12 @@ class DatabaseConnector:
             raise DocumentRejected("deleted while reading")
         statement = self._table.with_ids(id_type, values).limit(ROWS_AT_ONCE)
         found = self._run(lambda connection: connection.execute(statement).all())
-        data = self._reader.content(found).encode("utf-8", "replace")
+        text = self._reader.content(found)
+        # What is new in the row may be meant for other readers than the rule that was listed.
+        now = next(seen.item for seen in each_once([self._reader.found(row, time.time()) for row in found]))
+        if isinstance(now, Gone) or now.ref.rule != entry.ref.rule or not is_listed(entry, now.ref.fingerprint):
+            raise changed()
+        data = text.encode("utf-8", "replace")
         if len(data) > max_bytes:
             raise TooLarge(f"the row's text is larger than {max_bytes / 1_000_000:g} MB")
         return data

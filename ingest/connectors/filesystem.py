@@ -22,8 +22,9 @@ from pydantic import Field, field_validator
 from ingest.connector import Entry, Gone, Mark
 from ingest.connectors.filesystem_look import FolderShelf
 from ingest.connectors.filesystem_opening import open_regular
-from ingest.connectors.filesystem_visit import Place, Visit, why
+from ingest.connectors.filesystem_visit import Place, Visit, version_of, why
 from ingest.connectors.filesystem_watching import changed_paths, ids_to_look_at
+from ingest.connectors.listed_version import changed, is_listed
 from ingest.look import look_at, look_at_rows
 from ingest.source_settings import SourceSettings
 from policies.errors import ConfigurationError, DocumentRejected, SourceUnavailable, TooLarge
@@ -95,8 +96,10 @@ class FilesystemConnector:
             raise DocumentRejected("nothing to read")
         try:
             with open_regular(Path(entry.location)) as stream:
-                size = os.fstat(stream.fileno()).st_size
+                before = os.fstat(stream.fileno())
+                size = before.st_size
                 data = stream.read(max_bytes + 1) if size <= max_bytes else b""
+                after = os.fstat(stream.fileno())
         except FileNotFoundError as error:
             raise DocumentRejected("deleted while reading") from error
         except PermissionError as error:
@@ -105,6 +108,8 @@ class FilesystemConnector:
             raise SourceUnavailable(f"cannot be read: {why(error)}") from error
         if max(size, len(data)) > max_bytes:
             raise TooLarge(f"the file is larger than {max_bytes / 1_000_000:g} MB")
+        if not all(is_listed(entry, version_of(status)) for status in (before, after)):
+            raise changed()
         return data
 
     async def watch(self) -> AsyncIterator[Sequence[str]]:

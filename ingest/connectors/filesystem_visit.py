@@ -167,7 +167,7 @@ class Visit:
             with _open_rows(path, external_id) as stream:
                 yield from file.entries(stream)
             return
-        fingerprint = f"{size}-{status.st_mtime_ns}"
+        fingerprint = version_of(status)
         ref = DocumentRef(of.tenant, of.name, external_id, uri, None, fingerprint, rule, size, self._seen_at)
         yield Entry(ref, location=path, changed_at=changed_at)
 
@@ -195,6 +195,11 @@ class _Wanted:
         if name in self._names:
             return True
         return any(letter == "#" and name[:at] in self._names for at, letter in enumerate(name))
+
+
+def version_of(status: os.stat_result) -> str:
+    """What tells a file's content from an earlier one: its size and when it was last written."""
+    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def why(error: Exception) -> str:

@@ -21,6 +21,7 @@ from index.settings import read_secret
 from ingest.connector import Entry, Gone, Mark
 from ingest.connectors.address_guard import AddressGuard, opened_networks, parse_address
 from ingest.connectors.http_client import MAX_REDIRECTS, Credential, HttpClient, Patience, Reply
+from ingest.connectors.listed_version import changed, is_listed
 from ingest.connectors.rest_fields import FILE, ITEM, ItemReader, WrongField, unix_time
 from ingest.connectors.rest_paging import Page, Pages, parsed, values_at, with_parameters
 from ingest.connectors.rest_settings import (
@@ -39,6 +40,7 @@ __all__ = ["RestConnector", "RestSettings"]
 MAX_READINGS = 3
 _REFUSED = frozenset({401, 403, 407})
 _GONE = frozenset({404, 410})
+_NO_ID = frozenset({400, 422})
 _UNKNOWN_SINCE = frozenset({400, 404, 410, 416, 422})
 
 
@@ -82,6 +84,7 @@ class RestConnector:
         self._pages = Pages(settings, self._listing)
         self._api: HttpClient | None = None
         self._files: HttpClient | None = None
+        self._plain: HttpClient | None = None
 
     def check(self) -> None:
         """Read the first page, and one item where there is an address for it; the fields must be where they are said.
@@ -98,8 +101,10 @@ class RestConnector:
             raise ConfigurationError(f"fields: no item of the first page can be read: {named[0].error}")
         if self._settings.item_url is not None and named:
             seen = list(self.look([named[0].ref.external_id]))
-            if any(isinstance(each, Gone) or each.error for each in seen):
+            if not seen or any(isinstance(each, Gone) or each.error for each in seen):
                 raise ConfigurationError("item_url: it does not give the first item of the listing")
+            if named[0].location is not None and not all(_agrees(named[0], each) for each in seen):
+                raise ConfigurationError("item_url: it tells another version or other readers than the listing")
         self._check_second_page(page, next(walk, None))
 
     def list(self, cursor: str | None) -> Iterator[Entry | Gone | Mark]:
@@ -126,7 +131,9 @@ class RestConnector:
         """Name these items by `item_url`; where there is none, by a listing of everything."""
         if self._settings.item_url is not None:
             for external_id in external_ids:
-                yield self._look(external_id)
+                found = self._look(external_id)
+                if found is not None:
+                    yield found
             return
         wanted = set(external_ids)
         for seen in self.list(None):
@@ -145,13 +152,14 @@ class RestConnector:
         """Give the file's bytes, or the item's text in the bytes of a file of its format."""
         location = entry.location or ""
         if location.startswith(FILE):
-            return self._file(location.removeprefix(FILE), max_bytes)
+            data = self._file(location.removeprefix(FILE), max_bytes)
+            if self._settings.item_url is not None:
+                self._listed_item(entry)
+            return data
         if not location.startswith(ITEM):
             raise DocumentRejected("this entry has nothing to fetch")
-        reply = self._ask(self._item_address(location.removeprefix(ITEM)))
-        self._reject(reply, "the API")
         try:
-            text = self._reader.text_of(self._item_in(reply))
+            text = self._reader.text_of(self._listed_item(entry))
         except WrongField as error:
             raise DocumentRejected(str(error)) from error
         if not text.strip():
@@ -249,7 +257,25 @@ class RestConnector:
 
     # ---- one item
 
-    def _look(self, external_id: str) -> Entry | Gone:
+    def _listed_item(self, entry: Entry) -> Any:
+        """Give an item as `item_url` has it now. Raises `SourceUnavailable` where its version or readers changed."""
+        external_id = entry.ref.external_id
+        reply = self._ask(self._item_address(external_id))
+        self._reject(reply, "the API")
+        item = self._item_in(reply)
+        now = self._reader.read(item)
+        if isinstance(now, Gone):
+            raise DocumentRejected("gone: it was there when the source was listed")
+        if now is None or now.ref.external_id != external_id:
+            raise DocumentRejected("the API gives another item, or none, for this id")
+        if now.error is not None:
+            raise DocumentRejected(now.error)
+        if not _agrees(entry, now):
+            raise changed()
+        return item
+
+    def _look(self, external_id: str) -> Entry | Gone | None:
+        """Name an item; none where the API does not take its id for one, which says nothing of what was there."""
         if self._settings.item_address(external_id) is None:
             return Gone(external_id)
         reply = self._ask(self._item_address(external_id))
@@ -257,6 +283,8 @@ class RestConnector:
             return Gone(external_id)
         if reply.status == 403:
             return self._unreadable(external_id, "the API lets nobody of ours read it (403)")
+        if reply.status in _NO_ID:
+            return None
         self._refuse(reply, "item_url")
         entry = self._reader.read(self._item_in(reply))
         found = entry.external_id if isinstance(entry, Gone) else entry.ref.external_id if entry else None
@@ -278,10 +306,12 @@ class RestConnector:
         return address
 
     def _file(self, url: str, max_bytes: int) -> bytes:
-        """Read a file; one of another origin by a client that knows no credential and goes to public addresses only."""
+        """Read a file. Whoever writes an item says where it lies: only below `content_prefix` is the credential sent.
+
+        What lies on another origin must have a public address.
+        """
         for _ in range(MAX_REDIRECTS + 1):
-            own = parse_address(url).origin == self._settings.api.origin
-            reply = (self._api_client() if own else self._file_client()).get(url, max_bytes)
+            reply = self._client_for(url).get(url, max_bytes)
             if reply.location is None:
                 break
             target = parse_address(reply.location, base=url)
@@ -338,6 +368,15 @@ class RestConnector:
             )
         return self._api
 
+    def _client_for(self, url: str) -> HttpClient:
+        if self._settings.is_own_file(url):
+            return self._api_client()
+        if parse_address(url).origin != self._settings.api.origin:
+            return self._file_client()
+        if self._plain is None:
+            self._plain = HttpClient(self._settings.requests_per_s, self._patience, ca_file=self._settings.ca_file)
+        return self._plain
+
     def _file_client(self) -> HttpClient:
         if self._files is None:
             guard = AddressGuard(opened_networks(self._settings.allow_private))
@@ -359,6 +398,11 @@ class RestConnector:
 def _chain(first: Page, rest: Iterator[Page]) -> Iterator[Page]:
     yield first
     yield from rest
+
+
+def _agrees(entry: Entry, now: Entry | Gone) -> bool:
+    """Whether an entry's version and readers are these."""
+    return isinstance(now, Entry) and now.ref.rule == entry.ref.rule and is_listed(entry, now.ref.fingerprint)
 
 
 def _digest(entry: Entry | Gone) -> tuple[int, int]:

@@ -49,6 +49,7 @@ class ItemReader:
 
     def __init__(self, settings: RestSettings) -> None:
         self._settings = settings
+        self._base = settings.url.partition("?")[0]  # a query may hold a secret, and is no part of where a link leads
         fields = settings.fields
         names = ("id", "content_url", "name", "title", "uri", "updated", "version", "deleted")
         self._paths = {name: compiled(path) for name in names if (path := getattr(fields, name)) is not None}
@@ -142,7 +143,7 @@ class ItemReader:
         if not value:
             raise WrongField("content_url is missing")
         try:
-            address = parse_address(value, base=self._settings.url)
+            address = parse_address(value, base=self._base)
         except AddressRefused as error:
             raise WrongField(f"content_url: {error.detail}") from error
         if address.scheme != "https" and address.origin != self._settings.api.origin:
@@ -154,7 +155,7 @@ class ItemReader:
         """A link that a reader can click; none for `javascript:` and the like: the document has its other address."""
         value = self._text(item, "uri")
         try:
-            return parse_address(value, base=self._settings.url).url if value else None
+            return self._settings.shown(parse_address(value, base=self._base).url) if value else None
         except AddressRefused:
             return None
 

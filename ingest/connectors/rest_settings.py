@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from index.settings import Section
-from ingest.connectors.address_guard import Address, AddressRefused, opened_networks, parse_address
+from ingest.connectors.address_guard import SECRET_PARAMETER, Address, AddressRefused, opened_networks, parse_address
 from ingest.connectors.http_client import check_headers
 from ingest.source_settings import SourceSettings
 from policies.errors import ConfigurationError
@@ -182,6 +182,9 @@ class RestSettings(SourceSettings):
     total: JsonPath | None = Field(default=None, description="how many documents the API has, in a page")
     fields: FieldMap
     since: SinceSettings | None = None
+    content_prefix: str | None = Field(
+        default=None, description="files of content_url below this address get the credentials of auth; else none does"
+    )
     item_url: str | None = Field(default=None, description="the address of one item, with {id}")
     item: JsonPath = Field(default="$", description="the item in the answer of item_url")
     text_in: Literal["listing", "item"] = Field(default="listing", description="which answer holds the text")
@@ -193,7 +196,7 @@ class RestSettings(SourceSettings):
     ca_file: str | None = Field(default=None, description="PEM file of who vouches for the API's certificate")
     max_page_mb: float = Field(default=50.0, gt=0)
 
-    @field_validator("url", "item_url", "link")
+    @field_validator("url", "item_url", "link", "content_prefix")
     @classmethod
     def _an_address(cls, value: str | None) -> str | None:
         if value is not None:
@@ -225,6 +228,9 @@ class RestSettings(SourceSettings):
                 raise ValueError(f"{key} must hold {{id}}")
         if self.item_url is not None and _parse(self.item_url.replace("{id}", "1")).origin != api.origin:
             raise ValueError("item_url must have the scheme, host and port of url")
+        prefix = self.content_prefix
+        if prefix is not None and (_parse(prefix).origin != api.origin or not prefix.endswith("/") or "?" in prefix):
+            raise ValueError("content_prefix must have the scheme, host and port of url, and end in /")
         fields = self.fields
         if self.item_url is None and fields.text is not None and (self.text_in == "item" or self.text_format == "html"):
             raise ValueError("text_in: item and text_format: html need item_url")
@@ -236,6 +242,20 @@ class RestSettings(SourceSettings):
     def api(self) -> Address:
         """The listing's address."""
         return parse_address(self.url)
+
+    def shown(self, uri: str) -> str | None:
+        """Give an item's link; none where it repeats a secret of these settings' addresses."""
+        own = {pair for url in (self.url, self.item_url or "") for pair in parse_qsl(urlsplit(url).query)}
+        secret = {value for name, value in own if SECRET_PARAMETER.search(name)}
+        return None if any(value in secret for _, value in parse_qsl(urlsplit(uri).query)) else uri
+
+    def is_own_file(self, url: str) -> bool:
+        """Say whether a file lies below `content_prefix`, also for a server that takes an escaped slash for one."""
+        if self.content_prefix is None:
+            return False
+        address = parse_address(url).url
+        path = address.partition("?")[0].lower()
+        return address.startswith(_parse(self.content_prefix).url) and "%2f" not in path and "%5c" not in path
 
     def item_address(self, external_id: str) -> str | None:
         """The address of one item; none where its id cannot stand in one."""

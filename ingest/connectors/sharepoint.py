@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ingest.connector import Entry, Gone, Mark
-from ingest.connectors.sharepoint_items import Item, is_item_id, read_item
+from ingest.connectors.listed_version import changed, is_listed
+from ingest.connectors.sharepoint_items import SELECT, Item, is_item_id, read_item
 from ingest.connectors.sharepoint_settings import SharepointSettings
 from policies.errors import ConfigurationError, DocumentRejected, SourceUnavailable, TooLarge
 
@@ -56,11 +57,27 @@ class SharepointConnector:
         if entry.ref.size_bytes > max_bytes:
             raise TooLarge(f"the file is larger than {max_bytes / 1_000_000:g} MB")
         graph = self._connected()
-        return graph.run(graph.content(drive_id, item_id, max_bytes))
+        return graph.run(self._content(graph, entry, drive_id, item_id, max_bytes))
 
     def watch(self) -> AsyncIterator[Sequence[str]] | None:
         """None: Graph sends its change notifications to a webhook."""
         return None
+
+    async def _content(self, graph: Graph, entry: Entry, drive_id: str, item_id: str, max_bytes: int) -> bytes:
+        """Give the bytes, where the item has the tag still that was listed before its rights were read."""
+        from ingest.connectors.sharepoint_transport import NotPermitted, NotThere
+
+        data = await graph.content(drive_id, item_id, max_bytes)
+        builder = graph.api.drives.by_drive_id(drive_id).items.by_drive_item_id(item_id)
+        try:
+            item = read_item(await graph.get(builder, select=SELECT), drive_id)
+        except NotThere as error:
+            raise DocumentRejected("deleted while reading") from error
+        except NotPermitted as error:
+            raise DocumentRejected("no permission to read it") from error
+        if not is_listed(entry, item.tag or item.spare_tag):
+            raise changed()
+        return data
 
     def _connected(self) -> Graph:
         if self._graph is None:

@@ -30,6 +30,8 @@ T = TypeVar("T")
 Json = dict[str, Any]
 
 MAX_REDIRECTS = 3
+WHOLE_S = 300.0
+"""How long a file's bytes may take."""
 
 
 class Graph:
@@ -118,7 +120,8 @@ class Graph:
                 answer = await self._http.send(request, stream=True)
                 try:
                     if not answer.has_redirect_location:
-                        return await _body(answer, max_bytes)
+                        async with asyncio.timeout(WHOLE_S):
+                            return await _body(answer, max_bytes)
                     url, headers = self._elsewhere(answer), {}  # whose address it is, is whose right it is
                 finally:
                     await answer.aclose()
@@ -130,6 +133,8 @@ class Graph:
             raise DocumentRejected("no permission to read it") from error
         except ClientAuthenticationError as error:
             raise no_token(error) from error
+        except TimeoutError as error:
+            raise SourceUnavailable(f"the file takes longer than {WHOLE_S:g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL, AzureError) as error:
             raise SourceUnavailable(f"the file cannot be read: {type(error).__name__}") from error
         raise SourceUnavailable("the file's address leads nowhere")

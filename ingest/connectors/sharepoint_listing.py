@@ -73,12 +73,12 @@ class Listing:
 
     async def _entry(self, item: Item) -> Entry | Gone:
         asked_at = time.time()  # what Graph says of it is at least as new
-        rule = await self._readers.rule(item.id)
         if item.tag is None:
             try:
                 item = await self._item(item.id)
             except NotThere:
                 return Gone(item.id)
+        rule = await self._readers.rule(item.id)  # after the tag: a text newer than its rule must not pass for it
         ref = self._settings.ref(item.id, item.uri, rule, item.tag or item.spare_tag, item.size_bytes)
         return Entry(
             replace(ref, seen_at=asked_at),

@@ -18,6 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ingest.connector import Entry, Gone, Mark
 from ingest.connectors.filesystem import local_path
+from ingest.connectors.listed_version import is_listed
 from ingest.connectors.store_asking import Answer, Asking
 from ingest.connectors.store_tree import AnyTree, Bucket
 from ingest.connectors.store_visit import StoreVisit
@@ -27,8 +28,11 @@ from policies.errors import ConfigurationError, DocumentRejected, SourceUnavaila
 
 _S3 = re.compile(r"s3a?://(?!.*::)")
 _SECRET = re.compile(
-    r"secret|token|passw|passphrase|credential|connection_string|account_key|sas|private", re.IGNORECASE
+    r"secret|token|passw|passphrase|credential|connection_string|account_key|sas|private|authorization|api[_-]?key|signature",
+    re.IGNORECASE,
 )
+_CONTAINER_AT_HOST = frozenset({"abfs", "abfss", "az"})
+"""Where what stands before the `@` is a container's name."""
 _KEYWORDS = frozenset({"anon", "browser", "cache", "cloud", "google_default"})
 """What gcsfs takes for a token that is none."""
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
@@ -53,8 +57,15 @@ class StoreSettings(SourceSettings):
     def _an_address(cls, value: str) -> str:
         if "\x00" in value or local_path(value) is not None:
             raise ValueError("give a URL such as s3://bucket/folder; a path is a source of kind filesystem")
-        if urlsplit(value.rpartition("::")[2]).password is not None:
-            raise ValueError("a URL holds no password: name an environment variable in options (password_env)")
+        for part in map(urlsplit, value.split("::")):
+            is_container = part.scheme in _CONTAINER_AT_HOST and part.password is None
+            if part.username is not None and not is_container:
+                raise ValueError(
+                    "a URL holds no password or user name, for readers are shown it: give them in options "
+                    "(username, password_env)"
+                )
+            if part.query:
+                raise ValueError("a URL holds no query (?…), for readers are shown it: give what it says in options")
         return value
 
     @field_validator("options")
@@ -117,7 +128,7 @@ class StoreConnector:
         if entry.location is None:
             raise DocumentRejected("nothing to read")
         try:
-            return self._tree().read(entry.location, max_bytes)
+            return self._tree().read(entry.location, max_bytes, lambda version: is_listed(entry, version))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise DocumentRejected("deleted while reading") from error
         except PermissionError as error:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import IO, Any, Protocol
 
+from ingest.connectors.listed_version import changed
 from ingest.connectors.store_asking import Asking
 from ingest.folder_rules import is_left_out, speaks_of_rights
 from policies.errors import SourceUnavailable, TooLarge
@@ -16,6 +19,9 @@ from policies.errors import SourceUnavailable, TooLarge
 MAX_DEPTH = 100
 PAGE = 1000
 MAX_KEY_BYTES = 1024
+WHOLE_S = 300.0
+"""How long one body may take; a stream has a second more for each megabyte that came."""
+BYTES_PER_S = 1_000_000
 _FLAT = frozenset({"abfs", "abfss", "az", "gcs", "gs", "memory"})
 _VERSION = ("ETag", "etag", "md5Hash", "version_id")
 _CHANGED = ("LastModified", "mtime", "updated", "last_modified", "created")
@@ -55,8 +61,11 @@ class Tree(Protocol):
         """What lies in a folder ("" or ending in `/`) and is named like an `acl.yaml`."""
         ...
 
-    def read(self, address: str, max_bytes: int) -> bytes:
-        """An object's bytes. Raises `TooLarge` without holding more than `max_bytes`, and `FileNotFoundError`."""
+    def read(self, address: str, max_bytes: int, is_wanted: Callable[[str], bool] | None = None) -> bytes:
+        """An object's bytes. Raises `TooLarge` without holding more than `max_bytes`, and `FileNotFoundError`.
+
+        `is_wanted` is asked about its version; `SourceUnavailable` where that is another one.
+        """
         ...
 
     def open(self, address: str) -> IO[bytes]:
@@ -102,10 +111,15 @@ class Bucket:
         found = self._of(self._page(f"{folder}acl.y", {"Delimiter": "/"}))
         return [stored for stored in found if speaks_of_rights(stored.path.rpartition("/")[2])]
 
-    def read(self, address: str, max_bytes: int) -> bytes:
+    def read(self, address: str, max_bytes: int, is_wanted: Callable[[str], bool] | None = None) -> bytes:
         def call() -> bytes:
             answer = self._get(address)
             length = answer.get("ContentLength") or 0
+            # The version and the bytes are of one answer.
+            version = _version(length, answer.get("ETag"), answer.get("LastModified"))
+            if is_wanted is not None and not is_wanted(version):
+                answer["Body"].close()
+                raise changed()
             return bytes(_wait_for(self._system, _up_to, answer["Body"], length, max_bytes))
 
         return self._ask(call)
@@ -165,12 +179,15 @@ class _Body(io.RawIOBase):
     def __init__(self, system: Any, body: Any) -> None:
         self._system = system
         self._body = body
+        self._left_s = WHOLE_S
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = _wait_for(self._system, self._body.read, len(buffer))
+        began = time.monotonic()
+        data = _wait_for(self._system, _within, self._left_s, self._body, len(buffer))
+        self._left_s += len(data) / BYTES_PER_S - (time.monotonic() - began)
         buffer[: len(data)] = data
         return len(data)
 
@@ -186,14 +203,21 @@ def _wait_for(system: Any, call: Any, *args: Any) -> Any:
     return sync(system.loop, call, *args)
 
 
+async def _within(seconds: float, body: Any, size: int) -> bytes:
+    """Read a piece of a body. Raises `TimeoutError`."""
+    async with asyncio.timeout(seconds):
+        return bytes(await body.read(size))
+
+
 async def _up_to(body: Any, length: int, max_bytes: int) -> bytes:
-    """Read a body, but not one that is too large: its connection is closed."""
+    """Read a body, but not one that is too large, or without an end in sight: its connection is closed."""
     try:
         data = bytearray()
-        while length <= max_bytes and (piece := await body.read(min(1 << 20, max_bytes + 1 - len(data)))):
-            data += piece
-            if len(data) > max_bytes:
-                break
+        async with asyncio.timeout(WHOLE_S):
+            while length <= max_bytes and (piece := await body.read(min(1 << 20, max_bytes + 1 - len(data)))):
+                data += piece
+                if len(data) > max_bytes:
+                    break
         if max(length, len(data)) > max_bytes:
             raise too_large(max_bytes)
         return bytes(data)
@@ -248,15 +272,37 @@ class AnyTree:
         found = self._in(folder.rstrip("/"))
         return [self._stored(folder + name, info) for name, info in found if speaks_of_rights(name)]
 
-    def read(self, address: str, max_bytes: int) -> bytes:
-        return self._ask(lambda: self._read(address, max_bytes))
+    def read(self, address: str, max_bytes: int, is_wanted: Callable[[str], bool] | None = None) -> bytes:
+        def call() -> bytes:
+            before = self._info(address)
+            data = self._read(address, before, max_bytes)
+            if is_wanted is not None:
+                version = _version_in(self._info(address))
+                # Some file systems (HTTP) say less in a listing than of one file.
+                if version != _version_in(before) or not (is_wanted(version) or is_wanted(self._listed(address))):
+                    raise changed()
+            return data
+
+        return self._ask(call)
 
     def open(self, address: str) -> IO[bytes]:
         stream: IO[bytes] = self._ask(lambda: self._system.open(address, "rb"))
         return stream
 
-    def _read(self, address: str, max_bytes: int) -> bytes:
-        size = self._system.info(address).get("size")
+    def _info(self, address: str) -> dict[str, Any]:
+        """What the file system says of a file now, not what it said when its folder was listed."""
+        self._system.invalidate_cache()
+        info: dict[str, Any] = self._system.info(address)
+        return info
+
+    def _listed(self, address: str) -> str:
+        """A file's version as the listing of its folder has it."""
+        self._system.invalidate_cache()
+        found = self._system.ls(address.rstrip("/").rpartition("/")[0], detail=True)
+        return next((_version_in(info) for info in found if info["name"] == address), "")
+
+    def _read(self, address: str, info: dict[str, Any], max_bytes: int) -> bytes:
+        size = info.get("size")
         if size is not None and size > max_bytes:
             raise too_large(max_bytes)
         with self._system.open(address, "rb") as stream:
@@ -281,11 +327,10 @@ class AnyTree:
 
     def _stored(self, path: str, info: dict[str, Any]) -> Stored:
         size = int(info.get("size") or 0)
-        etag = next((str(info[key]) for key in _VERSION if info.get(key)), None)
-        changed = next((info[key] for key in _CHANGED if key in info), None)
+        changed_at = _unix_s(_changed_in(info))
         problem = None if info["type"] == "file" else "no regular file"
         problem = "a link; its target is listed where it is" if is_link(info) else problem
-        return Stored(path, info["name"], size, _version(size, etag, changed), _unix_s(changed), problem)
+        return Stored(path, info["name"], size, _version_in(info), changed_at, problem)
 
 
 def too_large(max_bytes: int) -> TooLarge:
@@ -296,6 +341,15 @@ def too_large(max_bytes: int) -> TooLarge:
 def is_link(info: dict[str, Any]) -> bool:
     """Say whether a file system calls this a link."""
     return bool(info.get("islink")) or info["type"] == "link"  # SFTP and the like; object stores have none
+
+
+def _version_in(info: dict[str, Any]) -> str:
+    etag = next((str(info[key]) for key in _VERSION if info.get(key)), None)
+    return _version(int(info.get("size") or 0), etag, _changed_in(info))
+
+
+def _changed_in(info: dict[str, Any]) -> Any:
+    return next((info[key] for key in _CHANGED if key in info), None)
 
 
 def _version(size: int, etag: str | None, changed: Any) -> str:

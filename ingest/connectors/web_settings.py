@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import Literal
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from ingest.connectors.address_guard import (
+    SECRET_PARAMETER,
     AddressGuard,
     AddressRefused,
     Resolve,
@@ -82,6 +84,8 @@ class WebSettings(SourceSettings):
         if len(self.urls) > self.max_pages:
             raise ValueError("urls: more than max_pages")
         for url in starts:
+            if any(SECRET_PARAMETER.search(name) for name, _ in parse_qsl(urlsplit(url).query)):
+                raise ValueError("a URL holds no secret in its query: readers are shown the addresses of pages")
             try:
                 self.guard().check(parse_address(url))
             except AddressRefused as error:

@@ -55,7 +55,7 @@ def test_directory_lists_files_by_relative_path_in_order(tmp_path: Path) -> None
     assert (entry.ref.tenant, entry.ref.source, entry.ref.rule) == ("acme", "files", DEFAULT)
     assert entry.ref.size_bytes == len("a dir/deep/y.pdf")
     assert entry.location is not None
-    assert read(entry.location, 100) == b"a dir/deep/y.pdf"
+    assert read(entry, 100) == b"a dir/deep/y.pdf"
     assert listed(tmp_path) == entries
 
 
@@ -194,7 +194,7 @@ def test_the_source_itself_may_be_given_by_a_link(tmp_path: Path) -> None:
     for uri, name in (("folder", "a.md"), ("file.md", "file.md")):
         entry = by_id(tmp_path / uri)[name]
         assert entry.location is not None
-        assert read(entry.location, 10) == b"x"
+        assert read(entry, 10) == b"x"
 
 
 def test_folder_swapped_for_a_link_after_the_listing_is_not_followed(tmp_path: Path) -> None:
@@ -222,9 +222,7 @@ def test_links_of_other_file_systems_are_not_followed(tmp_path: Path) -> None:
 def test_file_whose_name_looks_like_a_url_is_read_from_where_it_is(tmp_path: Path) -> None:
     (tmp_path / "zip::memory:").mkdir()
     (tmp_path / "zip::memory:" / "a.md").write_text("x")
-    location = listed(tmp_path)[0].location
-    assert location is not None
-    assert read(location, 10) == b"x"
+    assert read(listed(tmp_path)[0], 10) == b"x"
 
 
 def test_file_swapped_for_a_link_after_the_listing_is_not_followed(tmp_path: Path) -> None:
@@ -422,16 +420,14 @@ def test_any_fsspec_url_is_a_source() -> None:
         assert list(found) == ["b.md", "rows.jsonl#1", "sub/a.md"]
         assert found["sub/a.md"].ref.rule == AccessRule.of(["group:sub"])
         assert found["b.md"].ref.uri == "memory://bucket/b.md"
-        location = found["b.md"].location
-        assert location is not None
-        assert read(location, 4, "memory://bucket") == b"text"
+        assert read(found["b.md"], 4, "memory://bucket") == b"text"
         with pytest.raises(TooLarge):
-            read(location, 3, "memory://bucket")
+            read(found["b.md"], 3, "memory://bucket")
         assert [entry.ref.external_id for entry in listed("memory://bucket/b.md")] == ["b.md"]
         assert listed("memory://bucket") == list(found.values())
         files.rm("/bucket/b.md")
         with pytest.raises(DocumentRejected, match="deleted while reading"):
-            read(location, 10, "memory://bucket")
+            read(found["b.md"], 10, "memory://bucket")
         with pytest.raises(SourceUnavailable):
             listed("memory://nothing")
     finally:
@@ -443,7 +439,7 @@ def test_huge_file_is_refused_by_its_size_without_reading(tmp_path: Path) -> Non
     with path.open("wb") as stream:
         stream.truncate(1_000_000_000)
     with pytest.raises(TooLarge, match="larger than 100 MB"):
-        read(str(path), 100_000_000)
+        read(listed(path)[0], 100_000_000)
 
 
 def test_file_deleted_after_the_listing_is_rejected(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from index.settings import ChunkingSettings, ParsingSettings
 from ingest.chunking import Chunker
 from ingest.connector import Entry, InlineDocument
 from ingest.connectors.filesystem import FilesystemConnector, FilesystemSettings
+from ingest.connectors.filesystem_visit import version_of
 from ingest.report import Outcome
 from ingest.sandbox import Parser
 from ingest.stages import Embedded, Preparation, Prepared, change_rights, narrowed, write
@@ -66,6 +67,8 @@ def make_entry(path: Path, content: bytes = b"# Good\n\nThe heron counts.", rule
 
 def fetch(entry: Entry, max_bytes: int) -> bytes:
     folder = FilesystemSettings(kind="filesystem", name="s", tenant="acme", path=str(Path(entry.location).parent))
+    version = version_of(Path(entry.location).stat())  # these entries name versions of their own
+    entry = replace(entry, ref=replace(entry.ref, fingerprint=version))
     return FilesystemConnector(folder).fetch(entry, max_bytes)
 
 

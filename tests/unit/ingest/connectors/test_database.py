@@ -657,6 +657,21 @@ def test_long_text_is_fetched_when_it_is_due(tickets: Source) -> None:
         connector.fetch(entry, 10_000)
 
 
+def test_a_long_row_that_changed_since_it_was_listed_is_not_read_under_its_old_rule(tickets: Source) -> None:
+    put(tickets, 1, "old" * 100)
+    connector = tickets.connector(**TICKETS, inline_bytes=1)
+    entry = only(connector.look(["1"]))
+    stamped = replace(entry, ref=replace(entry.ref, fingerprint=f"{entry.ref.fingerprint}|1.1"))
+    assert connector.fetch(entry, 10_000) == connector.fetch(stamped, 10_000) == b"old" * 100
+    other = replace(entry, ref=replace(entry.ref, rule=AccessRule.of(["user:nobody"])))
+    with pytest.raises(SourceUnavailable, match="changed while it was read"):
+        connector.fetch(other, 10_000)
+    put(tickets, 1, "new" * 100)
+    for each in (entry, stamped):
+        with pytest.raises(SourceUnavailable, match="changed while it was read"):
+            connector.fetch(each, 10_000)
+
+
 def test_fetch_of_a_row_that_was_deleted_softly_gives_no_text(tickets: Source) -> None:
     put(tickets, 1, "secret" * 100)
     connector = tickets.connector(**TICKETS, inline_bytes=1)

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -394,6 +395,17 @@ def test_fetch_reads_up_to_its_limit(tmp_path: Path) -> None:
     (tmp_path / "a.md").unlink()
     with pytest.raises(DocumentRejected, match="deleted"):
         source.fetch(entry, 5)
+
+
+@pytest.mark.parametrize("suffix", ["", "|1.1.1.1"])
+def test_a_file_that_changed_since_it_was_listed_is_not_read_under_its_old_rule(tmp_path: Path, suffix: str) -> None:
+    entry = listed(put(tmp_path / "a.md", "12345").parent)["a.md"]
+    entry = replace(entry, ref=replace(entry.ref, fingerprint=entry.ref.fingerprint + suffix))
+    assert connector(tmp_path).fetch(entry, 5) == b"12345"
+    put(tmp_path / "a.md", "54321")
+    os.utime(tmp_path / "a.md", ns=(0, 1))
+    with pytest.raises(SourceUnavailable, match="changed while it was read"):
+        connector(tmp_path).fetch(entry, 5)
 
 
 # ---- owner_rights

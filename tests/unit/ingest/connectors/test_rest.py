@@ -592,6 +592,48 @@ def test_html_is_fetched_as_a_page_for_the_parser() -> None:
         assert extracted.text.strip() == "Para & graph"
 
 
+@pytest.mark.parametrize("change", [{"v": 2}, {"groups": ["b"]}])
+def test_an_item_that_changed_since_it_was_listed_is_not_read_under_its_old_rule(change: dict[str, Any]) -> None:
+    fields = DETAIL["fields"] | {"allow": {"path": "$.groups", "kind": "group"}}
+    with serving() as server:
+        one = {"id": "1", "v": 1, "groups": ["a"], "body": "The text."}
+        server.routes["/docs"] = as_json({"items": [one]})
+        server.routes["/docs/1"] = as_json(one)
+        source = connector(server, item_url=server.url + "/docs/{id}", text_in="item", fields=fields)
+        entry = listed(source)[0]["1"]
+        assert source.fetch(entry, 100) == b"The text."
+        server.routes["/docs/1"] = as_json(one | change)
+        with pytest.raises(SourceUnavailable, match="changed while it was read"):
+            source.fetch(entry, 100)
+        with pytest.raises(ConfigurationError, match="another version or other readers"):
+            source.check()
+
+
+def test_a_file_whose_item_changed_since_it_was_listed_is_not_read_under_its_old_rule() -> None:
+    with serving() as server:
+        one = {"id": "1", "v": 1, "file": "/f"}
+        server.routes |= {"/docs": as_json({"items": [one]}), "/docs/1": as_json(one), "/f": Answer(b"%PDF")}
+        source = connector(server, item_url=server.url + "/docs/{id}", **FILES)
+        entry = listed(source)[0]["1"]
+        assert source.fetch(entry, 100) == b"%PDF"
+        server.routes["/docs/1"] = as_json(one | {"v": 2})
+        with pytest.raises(SourceUnavailable, match="changed while it was read"):
+            source.fetch(entry, 100)
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_an_id_that_the_api_does_not_take_leaves_that_item_as_it_was(status: int) -> None:
+    with serving() as server:
+        server.routes["/docs/d1"] = as_json({}, status)
+        server.routes["/docs/d2"] = as_json(item(2))
+        source = connector(server, item_url=server.url + "/docs/{id}")
+        seen = list(source.look(["d1", "d2", "d3"]))
+        assert [each.external_id if isinstance(each, Gone) else each.ref.external_id for each in seen] == ["d2", "d3"]
+        server.routes["/docs"] = as_json({"items": [item(1)]})
+        with pytest.raises(ConfigurationError, match="item_url"):
+            source.check()
+
+
 FILES = {"fields": {"id": "$.id", "content_url": "$.file", "name": "$.name", "version": "$.v", "title": "$.title"}}
 
 
@@ -603,7 +645,8 @@ def test_a_file_is_fetched_with_credentials_from_its_own_origin_only(monkeypatch
         server.routes["/docs"] = as_json(
             {"items": [{"id": n, "v": 1, "file": f"/files/{n}", "name": "x/a.pdf"} for n in (1, 2)]}
         )
-        source = connector(server, auth={"kind": "bearer", "token_env": "API_TOKEN"}, **FILES)
+        auth = {"kind": "bearer", "token_env": "API_TOKEN"}
+        source = connector(server, auth=auth, content_prefix=server.url + "/files/", **FILES)
         entries, _, _ = listed(source)
         assert (entries["1"].name, source.fetch(entries["1"], 100)) == ("a.pdf", b"%PDF-1.7")
         assert source.fetch(entries["2"], 100) == b"%PDF-1.7"
@@ -618,6 +661,46 @@ def test_a_file_is_fetched_with_credentials_from_its_own_origin_only(monkeypatch
         with pytest.raises(DocumentRejected, match="public"):
             source.fetch(entries["1"], 100)
         assert store.asked == []
+
+
+@pytest.mark.parametrize(
+    ("path", "prefix", "trusted"),
+    [
+        ("/files/1", None, False),
+        ("/files/1", "/files/", True),
+        ("/admin/secrets", "/files/", False),
+        ("/files/../admin/secrets", "/files/", False),
+        ("/files/..%2Fadmin/secrets", "/files/", False),
+        ("/filesystem", "/files/", False),
+        ("/files/away", "/files/", False),
+    ],
+)
+def test_only_a_file_below_the_prefix_gets_the_credential(
+    monkeypatch: pytest.MonkeyPatch, path: str, prefix: str | None, trusted: bool
+) -> None:
+    monkeypatch.setenv("API_TOKEN", SECRET)
+    with serving() as server:
+        server.routes["*"] = Answer(b"%PDF-1.7")
+        server.routes["/files/away"] = Answer(status=302, headers={"location": "/admin/secrets"})
+        server.routes["/docs"] = as_json({"items": [{"id": 1, "v": 1, "file": path, "name": "a.pdf"}]})
+        given = {"auth": {"kind": "bearer", "token_env": "API_TOKEN"}, **FILES}
+        source = connector(server, content_prefix=prefix and server.url + prefix, **given)
+        assert source.fetch(listed(source)[0]["1"], 100) == b"%PDF-1.7"
+        assert ("authorization" in server.asked[-1].headers) == trusted
+
+
+def test_a_link_never_shows_a_secret_of_the_listings_address() -> None:
+    fields = TEXT_FIELDS | {"uri": "$.uri"}
+    given = {"url": "https://api.example/docs?api_key=s3cret&project=5", "fields": fields}
+    assert read(item(1, uri="#x"), **given).ref.uri == "https://api.example/docs"
+    assert read(item(1, uri="/d?project=5"), **given).ref.uri == "https://api.example/d?project=5"
+    assert "s3cret" not in read(item(1, uri="/d?api_key=s3cret"), **given).ref.uri
+
+
+@pytest.mark.parametrize("key", ["url", "item_url", "link", "content_prefix"])
+def test_an_address_with_a_user_name_is_refused(key: str) -> None:
+    with pytest.raises(ValidationError, match="user name"):
+        settings(**{key: "https://ada:x@api.example/{id}/"})
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import asyncio
 import itertools
 import json
 import os
@@ -655,6 +656,26 @@ def test_a_download_that_is_cut_short_is_no_document(graph):
     fetch = fetched(graph)
     graph.fail("/download/", 200, body=b"hel", headers={"Content-Length": "5", "Connection": "close"}, times=9)
     with pytest.raises(SourceUnavailable):
+        fetch()
+
+
+def test_a_file_that_changed_since_it_was_listed_is_not_read_under_its_old_rule(graph):
+    fetch = fetched(graph)
+    graph.edit(next(reversed(graph.nodes)), b"HELLO")
+    with pytest.raises(SourceUnavailable, match="changed while it was read"):
+        fetch()
+
+
+def test_a_download_without_end_is_given_up(graph, monkeypatch):
+    async def dripping(answer, max_bytes):
+        await asyncio.sleep(30)
+
+    from ingest.connectors import sharepoint_graph
+
+    fetch = fetched(graph)
+    monkeypatch.setattr(sharepoint_graph, "WHOLE_S", 0.1)
+    monkeypatch.setattr(sharepoint_graph, "_body", dripping)
+    with pytest.raises(SourceUnavailable, match="takes longer"):
         fetch()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
 import logging
 import threading
@@ -9,7 +11,7 @@ import time
 import uuid
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from moto.server import ThreadedMotoServer
 from pydantic import ValidationError
 
 from ingest.connector import Entry, Gone, Mark
+from ingest.connectors import store_tree
 from ingest.connectors.store import StoreConnector, StoreSettings
 from ingest.connectors.store_asking import Asking
 from ingest.connectors.store_rights import tagged_rule, with_tags
@@ -273,6 +276,55 @@ def test_fetch_reads_no_more_than_its_limit(s3: S3) -> None:
         source.fetch(found["a.md"], 5)
 
 
+def test_an_object_that_changed_since_it_was_listed_is_not_read_under_its_old_rule(s3: S3, tmp_path: Path) -> None:
+    s3.put("docs/a.md", "12345")
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/changing/a.md", b"12345")
+    for source in (s3.connector(), store("memory://changing")):
+        entry = listed(source)["a.md"]
+        stamped = replace(entry, ref=replace(entry.ref, fingerprint=f"{entry.ref.fingerprint}|1.1"))
+        assert source.fetch(entry, 5) == source.fetch(stamped, 5) == b"12345"
+        s3.put("docs/a.md", "54321")
+        memory.pipe("/changing/a.md", b"54321")
+        for each in (entry, stamped):
+            with pytest.raises(SourceUnavailable, match="changed while it was read"):
+                source.fetch(each, 5)
+        s3.put("docs/a.md", "12345")
+        memory.pipe("/changing/a.md", b"12345")
+    memory.rm("/changing", recursive=True)
+
+
+def test_a_store_that_says_less_in_a_listing_than_of_a_file_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/vague/a.md", b"12345")
+    told = type(memory).info
+    tags = iter("11")
+    monkeypatch.setattr(type(memory), "info", lambda self, path, **more: told(self, path) | {"etag": next(tags, "")})
+    tree = store_tree.AnyTree(memory, "/vague", Asking("docs", 1_000))
+    [stored] = tree.under("")
+    assert tree.read("/vague/a.md", 5, stored.version.__eq__) == b"12345"
+    tags = iter("34")
+    with pytest.raises(SourceUnavailable, match="changed while it was read"):
+        tree.read("/vague/a.md", 5, stored.version.__eq__)
+    memory.rm("/vague", recursive=True)
+
+
+def test_a_body_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dripping:
+        async def read(self, size: int) -> bytes:
+            await asyncio.sleep(0.05)
+            return b"x"
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(store_tree, "WHOLE_S", 0.3)
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(store_tree._up_to(Dripping(), 0, 1_000), 5))
+    system = fsspec.filesystem("s3", anon=True, asynchronous=False)
+    with io.BufferedReader(store_tree._Body(system, Dripping()), 64) as stream, pytest.raises(TimeoutError):
+        stream.read(1_000)
+
+
 # ---- tags
 
 
@@ -397,6 +449,8 @@ class Proxy(BaseHTTPRequestHandler):
         if status == SHORT:
             self.send_response(200)
             self.send_header("Content-Length", str(len(body) + 6))
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
         self.close_connection = True
@@ -541,7 +595,8 @@ def test_body_that_breaks_off_is_read_again_and_never_taken_for_the_whole(s3: S3
     s3.put("docs/rows.jsonl", row("1") + row("2"))
     source = behind(s3, faults)
     entry = listed(source)["a.md"]
-    faults.answers.append(("a.md", SHORT, {}, b"hello"))
+    etag = entry.ref.fingerprint.partition("-")[2]
+    faults.answers.append(("a.md", SHORT, {"ETag": f'"{etag}"'}, b"hello"))
     assert source.fetch(entry, 100) == b"hello world"
     faults.answers.append(("rows.jsonl", SHORT, {}, row("1").encode()))
     with pytest.raises(SourceUnavailable):
@@ -565,6 +620,12 @@ def test_nobody_listens(s3: S3) -> None:
         {"uri": "file:///srv/docs"},
         {"uri": "ftp://ada:hunter2@host/docs"},
         {"uri": "simplecache::ftp://ada:hunter2@host/docs"},
+        {"uri": "sftp://hunter2@host/docs"},
+        {"uri": "zip://x::https://hunter2@host/docs.zip"},
+        {"uri": "https://host/docs?sig=hunter2"},
+        {"options": {"client_kwargs": {"headers": {"Authorization": "hunter2"}}}},
+        {"options": {"api_key": "hunter2"}},
+        {"options": {"signature": "hunter2"}},
         {"options": {"secret": "hunter2"}},
         {"options": {"token": "hunter2"}},
         {"options": {"client_kwargs": {"aws_secret_access_key": "hunter2"}}},

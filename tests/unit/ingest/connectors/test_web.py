@@ -714,6 +714,9 @@ def test_nothing_is_watched() -> None:
         ({"urls": ["http://a.example/"], "user_agent": "x\r\ny"}, "user-agent"),
         ({"urls": ["http://a.example/1", "http://a.example/2"], "max_pages": 1}, "max_pages"),
         ({"urls": ["http://a.example/"], "surprise": 1}, "surprise"),
+        ({"urls": ["http://ada:x@a.example/"]}, "user name"),
+        ({"urls": ["http://a.example/?page=1&access_token=x"]}, "no secret"),
+        ({"sitemap": "http://a.example/s.xml?api_key=x"}, "no secret"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(given: dict, words: str) -> None:

@@ -130,7 +130,7 @@ PLACES: list[Place] = [
     Place("deep", _deep_path, {f"{DEEP}/file.txt": End(text=KEPT)}),
     replaced("vanishes.txt", "deleted while reading", lambda path, _: path.unlink()),
     replaced("grows.txt", "the file is larger than 20 MB", lambda path, _: os.truncate(path, 30_000_000)),
-    replaced("becomes-empty.txt", "empty", lambda path, _: os.truncate(path, 0)),
+    replaced("becomes-empty.txt", "changed while it was read", lambda path, _: os.truncate(path, 0)),
     replaced("becomes-pipe.txt", NO_FILE, lambda path, _: _instead(path, os.mkfifo)),
     replaced(
         "becomes-link.txt",
