@@ -133,7 +133,8 @@ def test_a_question_keeps_to_the_model_that_was_live_when_it_came(service, monke
     assert [hit.score for hit in after.hits] != [hit.score for hit in before.hits]
 
 
-def test_a_question_whose_model_is_dropped_under_it_is_asked_of_the_new_one(service):
+def test_a_question_whose_model_is_dropped_under_it_is_asked_of_the_new_one(service, monkeypatch):
+    monkeypatch.setattr("index.stores.KEPT_S", 600.0)
     service.search()
     service.promote()
     previous = service.models.begin_drop(PREVIOUS)
