@@ -217,6 +217,8 @@ def stale(desk: Desk, each: int) -> tuple[dict[str, Any], list[Figure]]:
         body = {"id": f"s{number}", "acl": ["everyone"]}
         long = "\n\n".join(f"# Part {part}\n\nThe {word} is noted in part {part}." for part, word in enumerate(words))
         desk_put(desk, {**body, "text": long})
+        for word in words:  # what was never shown could not be stale
+            desk.until(lambda: desk.shows(word))  # noqa: B023 - done before the next round
         with asked_meanwhile(desk) as asked:
             desk_put(desk, {**body, "text": long.replace(words[0], "sparrow")})
             asked.append(words[0])
@@ -238,9 +240,13 @@ def stale(desk: Desk, each: int) -> tuple[dict[str, Any], list[Figure]]:
 
 
 class Asked(list[str]):
-    """Words that must not be shown any more; another thread asks for them all the while."""
+    """Words that must not be shown any more; another thread asks for them all the while.
+
+    `failure`: why that thread ended early, which makes `seen` worth nothing.
+    """
 
     seen = 0
+    failure: Exception | None = None
 
 
 @contextmanager
@@ -252,11 +258,18 @@ def asked_meanwhile(desk: Desk) -> Iterator[Asked]:
     def ask() -> None:
         while not done.is_set():
             for word in list(words):
-                hits = client.post("/v1/retrieve", json={"question": word, "mode": "keyword"}).json()["hits"]
-                words.seen += any(word in hit["text"] for hit in hits)
+                answer = client.post("/v1/retrieve", json={"question": word, "mode": "keyword"})
+                answer.raise_for_status()
+                words.seen += any(word in hit["text"] for hit in answer.json()["hits"])
             done.wait(POLL_S)
 
-    thread = threading.Thread(target=ask)
+    def work() -> None:
+        try:
+            ask()
+        except Exception as error:  # noqa: BLE001 - raised below, on the thread that counts
+            words.failure = error
+
+    thread = threading.Thread(target=work)
     thread.start()
     try:
         yield words
@@ -264,6 +277,8 @@ def asked_meanwhile(desk: Desk) -> Iterator[Asked]:
         done.set()
         thread.join()
         client.close()
+    if words.failure is not None:
+        raise words.failure
 
 
 def rights(desk: Desk) -> tuple[dict[str, Any], list[Figure]]:
@@ -339,7 +354,8 @@ def beside_bulk(desk: Desk, count: int) -> tuple[dict[str, Any], list[Figure]]:
     started = threading.Event()
     follower = threading.Thread(target=lambda: job.follow(lambda now: started.set() if now.done > 0 else None))
     follower.start()
-    started.wait(300)
+    if not started.wait(300):
+        raise TimeoutError("the bulk job did not begin: there is nothing to compare with")
     busy = ask()
     still = follower.is_alive()
     follower.join()
