@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.terminal import ConfigOption, DataDirOption, JsonOption, json_text, print_table, read_settings, shown
+from cluster.terminal import ConfigOption, DataDirOption, JsonOption, json_text, opened_ledger, print_table, shown
 from policies.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ def dead_letters_list(
     as_json: JsonOption = False,
 ) -> None:
     """List the documents that were given up, newest first."""
-    with _ledger(config, data_dir) as ledger:
+    with opened_ledger(config, data_dir) as ledger:
         found = ledger.dead_letters(tenant)
     if as_json:
         print(json_text([asdict(each) for each in found]))
@@ -45,7 +43,7 @@ def dead_letters_show(
     as_json: JsonOption = False,
 ) -> None:
     """Show one document that was given up, with all that is known of it."""
-    with _ledger(config, data_dir) as ledger:
+    with opened_ledger(config, data_dir) as ledger:
         found = _find(ledger, document_id)
     if as_json:
         print(json_text(asdict(found)))
@@ -64,7 +62,7 @@ def dead_letters_retry(
     """Give documents their attempts again: at once where the source is kept fresh, else at its next `rayrag ingest`."""
     if bool(document_id) == bool(source):
         raise InvalidRequest("Say which: a document's id, or --source NAME.")
-    with _ledger(config, data_dir) as ledger:
+    with opened_ledger(config, data_dir) as ledger:
         chosen = [_find(ledger, document_id)] if document_id else _of(ledger, source)
         kept = {(each.tenant, each.name): each.source_id for each in ledger.kept_sources()}
         later = 0
@@ -92,14 +90,3 @@ def _of(ledger: Ledger, source: str) -> list[DeadLetter]:
     if not found:
         raise NotFound(f"{source}: no dead letters of a source with that name")
     return found
-
-
-@contextmanager
-def _ledger(config: ConfigOption, data_dir: DataDirOption) -> Iterator[Ledger]:
-    from index.ledger import Ledger
-
-    ledger = Ledger(read_settings(config, data_dir).store.ledger)
-    try:
-        yield ledger
-    finally:
-        ledger.close()

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cluster.terminal import ConfigOption, DataDirOption, JsonOption, json_text, print_table, read_settings, steps
+from cluster.terminal import ConfigOption, DataDirOption, JsonOption, json_text, opened_ledger, print_table, steps
 from policies.errors import Conflict, InvalidRequest, NotFound, RayragError, SourceUnavailable, Unavailable
 
 if TYPE_CHECKING:
     from index.ledger import Ledger
-    from index.settings import AppArgs
     from ingest.source_settings import SourceSettings
     from ingest.source_states import SourceState
 
@@ -42,7 +39,7 @@ def sources_add(
 ) -> None:
     """Keep a source fresh from now on, or give a known one new settings."""
     wanted = _described(name, uri, tenant, acl, watch, file)
-    with _ledger(config, data_dir) as ledger:
+    with opened_ledger(config, data_dir) as ledger:
         for settings in wanted:
             if check:
                 _check(settings)
@@ -60,7 +57,7 @@ def sources_list(
     """Show each source's state, lag and last error."""
     from ingest.source_states import source_states
 
-    with _ledger(config, data_dir) as ledger:
+    with opened_ledger(config, data_dir) as ledger:
         found = source_states(ledger, tenant)
     if as_json:
         print(json_text([asdict(state) for state in found]))
@@ -79,7 +76,7 @@ def sources_sync(
     as_json: JsonOption = False,
 ) -> None:
     """List a source now."""
-    with _ledger(config, data_dir) as ledger:
+    with opened_ledger(config, data_dir) as ledger:
         source = ledger.kept_source(name)
         if source.paused:
             raise Conflict(f"{name} is paused: rayrag sources resume {name}")
@@ -99,7 +96,7 @@ def sources_sync(
 @sources_app.command("pause")
 def sources_pause(name: NameArgument, config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
     """Let a source rest; what is indexed stays."""
-    with _ledger(config, data_dir) as ledger:
+    with opened_ledger(config, data_dir) as ledger:
         ledger.pause_source(ledger.kept_source(name).source_id, True)
     print(f"{name} is paused")
 
@@ -107,7 +104,7 @@ def sources_pause(name: NameArgument, config: ConfigOption = None, data_dir: Dat
 @sources_app.command("resume")
 def sources_resume(name: NameArgument, config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
     """Go on with a source that was paused."""
-    with _ledger(config, data_dir) as ledger:
+    with opened_ledger(config, data_dir) as ledger:
         ledger.pause_source(ledger.kept_source(name).source_id, False)
     print(f"{name} goes on")
 
@@ -120,7 +117,7 @@ def sources_remove(
     data_dir: DataDirOption = None,
 ) -> None:
     """Keep a source fresh no longer, and delete its documents from the index (not from the source)."""
-    with _ledger(config, data_dir) as ledger:
+    with opened_ledger(config, data_dir) as ledger:
         source = ledger.kept_source(name)
         ledger.forget_source(source.source_id, gone=not keep_documents)
         if keep_documents:
@@ -206,16 +203,3 @@ def _delete_all(ledger: Ledger, source_id: int) -> int:
             quiet_since = time.monotonic()
         time.sleep(0.3)
     return count
-
-
-@contextmanager
-def _ledger(config: ConfigOption, data_dir: DataDirOption) -> Iterator[Ledger]:
-    from index.ledger import Ledger
-
-    args: AppArgs = read_settings(config, data_dir)
-    ledger = Ledger(args.store.ledger)
-    try:
-        yield ledger
-    finally:
-        ledger.close()
-        sys.stdout.flush()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from cluster.jobs import Progress
     from cluster.state import State
+    from index.ledger import Ledger
 
 DEFAULT_CONFIG = Path("serve_config.yaml")
 DEFAULT_DATA_DIR = ".rayrag"
@@ -61,6 +62,18 @@ def find_running(data_dir: Path) -> State:
     if state is None:
         raise Unavailable(f"Nothing runs in {data_dir}: start it with rayrag up, or give its --data-dir.")
     return state
+
+
+@contextmanager
+def opened_ledger(config: Path | None, data_dir: str | None) -> Iterator[Ledger]:
+    """Open the ledger for one command."""
+    from index.ledger import Ledger
+
+    ledger = Ledger(read_settings(config, data_dir).store.ledger)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
 
 
 def shown(text: str) -> str:
