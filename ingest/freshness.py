@@ -125,7 +125,9 @@ class Freshness:
     async def _follow_ledger(self) -> None:
         stored = {source.source_id: source for source in await self._own(self._ledger.kept_sources)}
         for source_id, (known, kept, tasks) in list(self._kept.items()):
-            if stored.get(source_id) != known:
+            if stored.get(source_id) != known or tasks[0].done():  # nothing of ours ends that task but a fault of ours
+                if tasks[0].done() and (fault := tasks[0].exception()) is not None:
+                    log.error("%s: it is started again after %s", known.name, _words(fault), exc_info=fault)
                 kept.stop()
                 _cancel(tasks)
                 del self._kept[source_id]
@@ -347,7 +349,7 @@ def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
         task.cancel()
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     return error.detail if isinstance(error, RayragError) else f"an unforeseen error: {type(error).__name__}"
 
 

@@ -277,3 +277,20 @@ def test_a_source_that_could_not_be_opened_is_opened_later(desk, monkeypatch):
 
     asyncio.run(desk.during(what))
     assert not failures
+
+
+def test_a_source_whose_task_ended_by_a_fault_of_ours_is_started_again(desk, monkeypatch):
+    script, later = desk.add("wiki"), freshness.KeptSource._later
+    script.fail = [SourceUnavailable("closed")]
+
+    async def faulty(self, *arguments):
+        monkeypatch.setattr(freshness.KeptSource, "_later", later)
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(freshness.KeptSource, "_later", faulty)
+
+    async def what():
+        await until(lambda: script.done)
+
+    asyncio.run(desk.during(what))
+    assert script.done[0] == "full"
