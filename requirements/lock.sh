@@ -8,7 +8,7 @@ resolve() {
 compile() {
     resolve --override requirements/excluded.txt "$@"
 }
-every="--extra postgres --extra s3 --extra confluence --extra queues --extra sharepoint"
+every="--extra postgres --extra s3 --extra confluence --extra queues --extra saml --extra ldap --extra redis --extra sharepoint"
 small="${every% --extra sharepoint}" # the Graph SDK is 200 MB on disk
 # shellcheck disable=SC2086
 compile $every --group test --group lint --group documents -o requirements/test.txt
