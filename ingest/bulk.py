@@ -8,7 +8,6 @@ A document's failure is its outcome and travels on as a value; an exception mean
 
 from __future__ import annotations
 
-import os
 import re
 import uuid
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from ingest.connector import Entry
 from ingest.connectors.filesystem import local_path
 from ingest.embedding import CachedEmbedder
 from ingest.place import place_settings
+from ingest.priority import step_aside
 from ingest.report import Outcome, Report
 from ingest.sandbox import Parser
 from ingest.source_settings import SourceSettings
@@ -145,7 +145,7 @@ class Prepare:
     """Stage: item Entry → Prepared | Outcome."""
 
     def __init__(self, args: AppArgs, source: SourceSettings, niceness: int = 0) -> None:
-        os.nice(niceness)  # first: what is started from here on inherits it
+        step_aside(niceness)  # first: what is started from here on inherits it
         parsing = args.ingest.parsing
         chunker = Chunker(args.ingest.chunking, live_tokenizer(args))
         self._prepare = Preparation(
@@ -165,7 +165,7 @@ class Embed:
     """Stage: item Prepared → Embedded; an Outcome passes."""
 
     def __init__(self, args: AppArgs, niceness: int = 0) -> None:
-        os.nice(niceness)
+        step_aside(niceness)
         self._embed = CachedEmbedder(args)
 
     def __call__(self, batch: Batch) -> Batch:
@@ -179,7 +179,7 @@ class Write:
     """Stage: item Embedded → Outcome; an Outcome passes."""
 
     def __init__(self, args: AppArgs, run_id: str, niceness: int = 0) -> None:
-        os.nice(niceness)
+        step_aside(niceness)
         self._run_id = run_id
         self._ledger = Ledger(args.store.ledger)
         self._store = Stores(args)

@@ -10,7 +10,6 @@ that is written meanwhile is written for both models (`index.stores`), so nothin
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from index.stores import KEPT_S, Stores
 from index.vectors import VectorStore
 from ingest.comparison import Comparison, compare
 from ingest.embedding import CachedEmbedder
+from ingest.priority import step_aside
 from ingest.report import Report
 from policies.errors import Conflict, NotFound, Unavailable
 
@@ -310,7 +310,7 @@ class Copy:
     """Stage: item Group → Copied. What is copied twice is there once."""
 
     def __init__(self, args: AppArgs, model_id: str, niceness: int = 0) -> None:
-        os.nice(niceness)  # first: what is started from here on inherits it
+        step_aside(niceness)  # first: what is started from here on inherits it
         models = Models(args.store.ledger)
         model, live = models.get(model_id), models.live()
         if model is None:
