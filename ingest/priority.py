@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from pathlib import Path
 
 _AUTOGROUP = Path("/proc/self/autogroup")
@@ -26,6 +27,18 @@ def step_aside(niceness: int) -> None:
         if os.getpgrp() == os.getpid():
             os.setpgid(0, os.getpgid(os.getppid()))  # who leads a group cannot begin a session
         os.setsid()  # its group has the process's number again: who ends the group by that number still does
-        _AUTOGROUP.write_text(str(niceness))
+        _set_niceness_of_session(niceness)
     except OSError as error:
         log.warning("the priority of process %d holds within its session only: %s", os.getpid(), error)
+
+
+def _set_niceness_of_session(niceness: int, tries: int = 50) -> None:
+    for attempt in range(tries):
+        try:
+            _AUTOGROUP.write_text(str(niceness))
+        except BlockingIOError:  # unless one is root, the kernel takes ten of these a second, of all processes
+            if attempt == tries - 1:
+                raise
+            time.sleep(0.1)
+        else:
+            return
