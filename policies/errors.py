@@ -22,6 +22,24 @@ class Unauthenticated(RayragError):
     """No token, or one that does not hold."""
 
 
+class TokenRejected(Unauthenticated):
+    """A token that does not hold. `detail` is always the same; `reason`, one word, is for the operator alone."""
+
+    def __init__(self, reason: str) -> None:
+        Exception.__init__(self, reason)
+        self.detail = "A valid bearer token is required."
+        self.reason = reason
+
+
+class SignInRefused(Unauthenticated):
+    """A sign-in, or a refresh, that does not hold. `reason`, one word, is for the record alone."""
+
+    def __init__(self, reason: str) -> None:
+        Exception.__init__(self, reason)
+        self.detail = "This sign-in does not hold."
+        self.reason = reason
+
+
 class BadSignature(RayragError):
     """An event whose signature does not hold, or that nobody takes: the two are never told apart."""
 
@@ -40,6 +58,10 @@ class Conflict(RayragError):
 
 class TooLarge(RayragError):
     """The request or the document is over its limit."""
+
+
+class HeadersTooLarge(TooLarge):
+    """The path, the query and the headers together are over their limit."""
 
 
 class UnsupportedType(RayragError):
@@ -82,3 +104,15 @@ class SourceUnavailable(RayragError):
 
 class ConfigurationError(RayragError):
     """A start-up error: names the key's path and what is allowed."""
+
+
+class RightsUnreadable(ConfigurationError):
+    """Who may read a source, or what lies below one of its ids, cannot be told: nobody may, until it can be told again.
+
+    `below` is how the ids begin; empty: the whole source.
+    """
+
+    def __init__(self, detail: str, below: str = "") -> None:
+        Exception.__init__(self, detail, below)
+        self.detail = detail
+        self.below = below

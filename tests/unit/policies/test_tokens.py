@@ -1,19 +1,16 @@
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
+import math
 import os
 import pickle
 import stat
-import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,72 +18,31 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.access import AccessRule
-from policies.errors import ConfigurationError, InvalidRequest, Unauthenticated, Unavailable
+from policies.errors import ConfigurationError, InvalidRequest, TokenRejected, Unauthenticated, Unavailable
+from policies.issuers import ClaimNames, Issuer
+from policies.issuing import DevelopmentIssuer, ensure_private_key
+from policies.keys import MAX_KEY_SET_BYTES, JwksEndpoint, PemFile
 from policies.principals import Principal
-from policies.tokens import (
-    DETAIL,
-    MAX_KEY_SET_BYTES,
-    ClaimNames,
-    DevelopmentIssuer,
-    Issuer,
-    JwksEndpoint,
-    PemFile,
-    TokenRejected,
-    TokenVerifier,
-    ensure_private_key,
+from policies.tokens import TokenVerifier
+from tests.unit.policies.forged import (
+    AUDIENCE,
+    ISSUER,
+    KEYS,
+    STRANGER,
+    claims,
+    encoded,
+    jwk,
+    private_pem,
+    public_pem,
+    signed,
 )
+from tests.unit.policies.key_server import KeyServer, serving_keys
 
-ISSUER = "https://id.example"
-AUDIENCE = "rayrag"
-KEYS: dict[str, Any] = {
-    "RS256": rsa.generate_private_key(public_exponent=65537, key_size=2048),
-    "ES256": ec.generate_private_key(ec.SECP256R1()),
-    "ES384": ec.generate_private_key(ec.SECP384R1()),
-    "EdDSA": Ed25519PrivateKey.generate(),
-}
-KEYS["PS256"] = KEYS["RS256"]
-STRANGER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-
-
-def public_pem(key: Any) -> bytes:
-    form = serialization.PublicFormat.SubjectPublicKeyInfo
-    return bytes(key.public_key().public_bytes(serialization.Encoding.PEM, form))
-
-
-def private_pem(key: Any) -> bytes:
-    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    return bytes(key.private_bytes(serialization.Encoding.PEM, form, plain))
-
-
-def jwk(key: Any, kid: str | None, algorithm: str, **more: Any) -> dict[str, Any]:
-    kinds: dict[str, Any] = jwt.algorithms.get_default_algorithms()
-    named = {} if kid is None else {"kid": kid}
-    return {**kinds[algorithm].to_jwk(key.public_key(), as_dict=True), **named, **more}
-
-
-def encoded(data: bytes | str | dict[str, Any]) -> str:
-    if isinstance(data, dict):
-        data = json.dumps(data)
-    raw = data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-def claims(**changes: Any) -> dict[str, Any]:
-    now = int(time.time())
-    valid = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "iat": now, "exp": now + 600, "tenant": "acme"}
-    valid |= {"roles": ["user"], "groups": ["finance", "leads"]}
-    return {name: value for name, value in {**valid, **changes}.items() if value is not ...}
-
-
-def signed(header: str | dict[str, Any], payload: Any, algorithm: str = "RS256", key: Any = None) -> str:
-    message = f"{encoded(header)}.{encoded(payload)}"
-    method: Any = jwt.algorithms.get_default_algorithms()[algorithm]
-    return f"{message}.{encoded(method.sign(message.encode(), key or KEYS[algorithm]))}"
+DETAIL = "A valid bearer token is required."
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +71,7 @@ def test_each_supported_key_type_is_accepted(algorithm: str, tmp_path: Path) -> 
     (tmp_path / "key.pem").write_bytes(public_pem(KEYS[algorithm]))
     verifier = TokenVerifier([Issuer(ISSUER, AUDIENCE, (algorithm,), PemFile(tmp_path / "key.pem"))])
 
-    caller = verifier.verify(signed({"alg": algorithm, "typ": "JWT"}, claims(), algorithm))
+    caller = verifier.verify(signed({"alg": algorithm, "typ": "JWT"}, claims(), algorithm)).principal
 
     assert caller == Principal("ada", "acme", frozenset({"user"}), frozenset({"finance", "leads"}))
 
@@ -235,7 +191,7 @@ GOOD_CLAIMS: list[tuple[str, dict[str, Any]]] = [
 def test_a_right_claim_is_accepted(verifier: TokenVerifier, changes: dict[str, Any]) -> None:
     expected = claims(**resolved(changes))
 
-    caller = verifier.verify(signed({"alg": "RS256"}, expected))
+    caller = verifier.verify(signed({"alg": "RS256"}, expected)).principal
 
     assert caller.subject == expected["sub"]
     assert caller.groups == frozenset(expected.get("groups", []))
@@ -451,7 +407,7 @@ json_values = st.recursive(
 def test_no_claim_is_a_server_error(verifier: TokenVerifier, name: str, value: Any) -> None:
     token = signed({"alg": "RS256"}, json.dumps(claims(**{name: value})))
     try:
-        caller = verifier.verify(token)
+        caller = verifier.verify(token).principal
     except Unauthenticated:
         return
     named = claims(**{name: value})
@@ -469,8 +425,8 @@ def test_a_rejection_crosses_processes_with_its_reason() -> None:
 def test_a_fixed_tenant_wins_over_the_claim(pem: Path) -> None:
     verifier = TokenVerifier([Issuer(ISSUER, AUDIENCE, ("RS256",), PemFile(pem), tenant="acme")])
 
-    assert verifier.verify(signed({"alg": "RS256"}, claims(tenant="rival"))).tenant == "acme"
-    assert verifier.verify(signed({"alg": "RS256"}, claims(tenant=...))).tenant == "acme"
+    assert verifier.verify(signed({"alg": "RS256"}, claims(tenant="rival"))).principal.tenant == "acme"
+    assert verifier.verify(signed({"alg": "RS256"}, claims(tenant=...))).principal.tenant == "acme"
 
 
 def test_nested_and_renamed_claims_are_found(pem: Path) -> None:
@@ -479,7 +435,7 @@ def test_nested_and_renamed_claims_are_found(pem: Path) -> None:
     token = claims(roles=["admin"], groups=["x"], tenant="rival", memberOf=["g"], realm_access={"roles": ["user"]})
     token["https://id.example/org"] = "acme"
 
-    caller = verifier.verify(signed({"alg": "RS256"}, token))
+    caller = verifier.verify(signed({"alg": "RS256"}, token)).principal
 
     assert caller == Principal("ada", "acme", frozenset({"user"}), frozenset({"g"}))
 
@@ -499,7 +455,7 @@ def test_nested_groups_that_are_kept_elsewhere_are_not_done_without(pem: Path, e
 def test_names_are_spelt_as_in_access_rules(verifier: TokenVerifier) -> None:
     decomposed = {"sub": "Zoe\u0301", "tenant": "cafe\u0301", "groups": ["e\u0301quipe"], "roles": ["cle\u0301"]}
 
-    caller = verifier.verify(signed({"alg": "RS256"}, claims(**decomposed)))
+    caller = verifier.verify(signed({"alg": "RS256"}, claims(**decomposed))).principal
 
     assert caller == Principal("Zo\u00e9", "caf\u00e9", frozenset({"cl\u00e9"}), frozenset({"\u00e9quipe"}))
     assert not AccessRule.of(["everyone"], ["group:e\u0301quipe"]).permits(caller)
@@ -509,14 +465,14 @@ def test_ten_thousand_groups_are_kept_and_one_more_is_refused(pem: Path) -> None
     verifier = TokenVerifier([Issuer(ISSUER, AUDIENCE, ("RS256",), PemFile(pem))], max_token_bytes=500_000)
     groups = [f"g{number}" for number in range(10_000)]
 
-    assert len(verifier.verify(signed({"alg": "RS256"}, claims(groups=groups))).groups) == 10_000
+    assert len(verifier.verify(signed({"alg": "RS256"}, claims(groups=groups))).principal.groups) == 10_000
     assert reason_of(verifier, signed({"alg": "RS256"}, claims(groups=[*groups, "g"]))) == "claim_groups"
 
 
 def test_an_issuers_key_signs_for_no_other_issuer(tmp_path: Path, pem: Path) -> None:
     (tmp_path / "other.pem").write_bytes(public_pem(STRANGER))
-    other = Issuer("https://other.example", AUDIENCE, ("RS256",), PemFile(tmp_path / "other.pem"))
-    verifier = TokenVerifier([Issuer(ISSUER, AUDIENCE, ("RS256",), PemFile(pem)), other])
+    other = Issuer("https://other.example", AUDIENCE, ("RS256",), PemFile(tmp_path / "other.pem"), tenant="rival")
+    verifier = TokenVerifier([Issuer(ISSUER, AUDIENCE, ("RS256",), PemFile(pem), tenant="acme"), other])
 
     assert verifier.verify(signed({"alg": "RS256"}, claims(iss="https://other.example"), key=STRANGER))
     assert reason_of(verifier, signed({"alg": "RS256"}, claims(), key=STRANGER)) == "signature"
@@ -532,15 +488,25 @@ def test_a_key_of_the_wrong_kind_for_the_algorithm_is_refused(tmp_path: Path) ->
     assert reason_of(verifier, signed({"alg": "RS256"}, claims())) == "key_type"
 
 
+POWERS = math.prod((2, 11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157))
+
+
+def rsa_pem(modulus: int, exponent: int = 65_537) -> bytes:
+    public = rsa.RSAPublicNumbers(exponent, modulus).public_key()
+    return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
 @pytest.mark.parametrize(
     "make",
     [
         lambda: public_pem(rsa.generate_private_key(public_exponent=65537, key_size=1024)),
         lambda: public_pem(ec.generate_private_key(ec.SECP256K1())),
+        lambda: rsa_pem(POWERS * 2**1900 // POWERS * POWERS + pow(65_537, 4711, POWERS)),
+        lambda: rsa_pem(STRANGER.public_key().public_numbers().n, 3),
         lambda: b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
         lambda: b"",
     ],
-    ids=["RSA of 1024 bits", "another curve", "no key", "empty"],
+    ids=["RSA of 1024 bits", "another curve", "RSA of a weak chip", "RSA with the exponent 3", "no key", "empty"],
 )
 def test_a_weak_or_broken_key_stops_the_start(tmp_path: Path, make: Callable[[], bytes]) -> None:
     (tmp_path / "key.pem").write_bytes(make())
@@ -567,57 +533,10 @@ def test_wrong_settings_stop_the_start(pem: Path) -> None:
 # --- key sets -------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class KeyServer:
-    """An identity provider's key endpoint on loopback."""
-
-    keys: list[dict[str, Any]] = field(default_factory=list)
-    body: bytes | None = None
-    status: int = 200
-    delay_s: float = 0.0
-    location: str | None = None
-    drip_s: float = 0.0
-    fetches: int = 0
-    uri: str = ""
-
-    def content(self) -> bytes:
-        return self.body if self.body is not None else json.dumps({"keys": self.keys}).encode()
-
-
 @pytest.fixture
 def key_server() -> Iterator[KeyServer]:
-    state = KeyServer()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            state.fetches += 1
-            time.sleep(state.delay_s)
-            try:
-                if state.drip_s:
-                    self.drip(b"HTTP/1.0 200 OK\r\n\r\n" + state.content())
-                else:
-                    self.send_response(state.status)
-                    if state.location:
-                        self.send_header("Location", state.location)
-                    self.end_headers()
-                    self.wfile.write(state.content())
-            except OSError:
-                self.close_connection = True  # the client gave up, as a test wants it to
-
-        def drip(self, answer: bytes) -> None:
-            for place in range(len(answer)):
-                self.wfile.write(answer[place : place + 1])
-                time.sleep(state.drip_s)
-
-        def log_message(self, *_args: Any) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        state.uri = f"http://127.0.0.1:{server.server_address[1]}/keys"
+    with serving_keys() as state:
         yield state
-        server.shutdown()
-        thread.join()
 
 
 def over(endpoint: JwksEndpoint, *algorithms: str) -> TokenVerifier:
@@ -831,7 +750,7 @@ def test_a_development_token_is_accepted(tmp_path: Path, algorithm: str) -> None
     issuer = DevelopmentIssuer.create(key_file, "dev", AUDIENCE, names, ["RS256", algorithm])
     verifier = TokenVerifier([Issuer("dev", AUDIENCE, (algorithm,), PemFile(key_file), names, development=True)])
 
-    caller = verifier.verify(issuer.sign("ada", "acme", ["user", "user"], ["finance"]))
+    caller = verifier.verify(issuer.sign("ada", "acme", ["user", "user"], ["finance"])).principal
 
     assert caller == Principal("ada", "acme", frozenset({"user"}), frozenset({"finance"}))
 
