@@ -1,12 +1,14 @@
 #!/bin/sh
-# Installs what tests start themselves and pip has not: redis-server and nats-server, from the distribution. Starts no
-# daemon, now or at boot. Where it may not, it says which tests are left out; with CI=true that is an error.
+# Installs what tests start themselves and pip has not, from the distribution: redis-server, nats-server, slapd with
+# ldap-utils, xmlsec1. Starts no daemon, now or at boot. Where it may not, it says which tests are left out; with CI=true
+# that is an error.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 missing=""
-for program in redis-server nats-server; do
+for program in redis-server nats-server slapd xmlsec1; do
     command -v "$program" >/dev/null || missing="$missing $program"
 done
+command -v ldapsearch >/dev/null || missing="$missing ldap-utils"
 [ -n "$missing" ] || exit 0
 
 left_out() {
@@ -29,5 +31,7 @@ export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
     # shellcheck disable=SC2086
     apt-get install -qq -y --no-install-recommends $missing
 } >/dev/null 2>&1 || left_out "apt-get failed"
-# shellcheck disable=SC2086
-! command -v systemctl >/dev/null || systemctl disable $missing >/dev/null 2>&1 || true
+command -v systemctl >/dev/null || exit 0
+for package in $missing; do
+    systemctl disable "$package" >/dev/null 2>&1 || true # most of them are no daemons
+done

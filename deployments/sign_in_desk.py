@@ -1,0 +1,54 @@
+"""From the configuration to what the routes of /v1/auth work with."""
+
+from __future__ import annotations
+
+from deployments.directory_threads import DirectoryThreads
+from deployments.identity import Credentials
+from deployments.session_desk import SessionDesk, SignInRecord
+from deployments.sign_in_routes import SignInDesk
+from deployments.sign_in_ways import sealer, ways
+from deployments.signing_in import CountAttempt, SigningIn
+from index.ledger import Ledger
+from index.settings import IdentitySettings
+from policies.guard import Guard, Recorder
+from policies.limits import Rate
+from policies.signing_in.attempts import AddressAttempts
+
+
+def sign_in_desk(
+    identity: IdentitySettings,
+    credentials: Credentials,
+    ledger: Ledger,
+    guard: Guard,
+    audit: Recorder,
+    policy_version: str,
+    count: CountAttempt,
+) -> SignInDesk:
+    """Build it. Raises `ConfigurationError` naming the setting that is wrong."""
+    settings, built, threads = identity.sign_in, ways(identity), DirectoryThreads()
+    record = SignInRecord(audit, policy_version)
+    desk = SessionDesk(
+        identity.sessions,
+        ledger,
+        credentials.sessions,
+        credentials.tokens,
+        credentials.revocations,
+        built,
+        threads,
+        record,
+    )
+    if not settings.any:
+        return SignInDesk(desk, guard, None)
+    rate = settings.attempts_per_address
+    signing_in = SigningIn(
+        built,
+        desk,
+        ledger.sessions,
+        sealer(identity),
+        record,
+        threads,
+        count,
+        AddressAttempts(Rate.of(rate) if rate is not None else None),
+        secure=(settings.public_url or "").startswith("https:"),
+    )
+    return SignInDesk(desk, guard, signing_in)
