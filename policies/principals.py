@@ -5,6 +5,8 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 
+from policies.labels import DEFAULT_LABEL, Label
+
 EVERYONE = "everyone"
 MAX_NAME_CHARS = 256
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -36,13 +38,15 @@ def has_unseen(text: str) -> bool:
 class Principal:
     """A person or service of one tenant.
 
-    `subject` is unique within the tenant; `roles` and `groups` are bare names without prefix.
+    `subject` is unique within the tenant; `roles` and `groups` are bare names without prefix. `clearance` is the
+    highest label they may see (`policies.roles` says it).
     """
 
     subject: str
     tenant: str
     roles: frozenset[str] = frozenset()
     groups: frozenset[str] = frozenset()
+    clearance: Label = DEFAULT_LABEL
 
     @property
     def names(self) -> frozenset[str]:
