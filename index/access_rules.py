@@ -16,16 +16,20 @@ from cachetools import LRUCache
 from sqlalchemy import ColumnElement, Integer, Select, case, false, func, select
 from sqlalchemy.engine import Connection
 
+from index.access_ranges import holds
 from index.database import Database
 from index.ledger_schema import access_members, access_rules, documents, source_runs, tenants
 from policies.access import AccessRule
 from policies.errors import InvalidRequest, NotFound
+from policies.labels import Label
 from policies.principals import Principal
 
 HitKey = tuple[str, int]
 """What a chunk's row says of itself: document id and version. Its rule is asked of the ledger."""
 
+_CallerKey = tuple[int, Label, str, frozenset[str], frozenset[str]]
 MAX_CACHED_RULES = 100_000
+MAX_CACHED_TENANTS = 10_000
 MAX_CACHED_IDS = 1_000_000  # over all callers, about 36 bytes each
 
 
@@ -38,10 +42,16 @@ class Visible:
 
     tenant_id: int
     access_ids: tuple[int, ...]
+    rules_of_tenant: int | None = None
+    """How many rules the tenant has; for the choice of a filter."""
 
     def __post_init__(self) -> None:
         if not self.access_ids:
             raise ValueError("a caller who may see nothing has no Visible")
+
+    def holds(self, access_id: int) -> bool:
+        """Say whether a rule is among them."""
+        return holds(self.access_ids, access_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,7 @@ class LiveDocument:
     external_id: str
     title: str
     uri: str
+    source_id: int
     as_of: float | None = None
 
     @property
@@ -68,9 +79,8 @@ class AccessRules:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._ids: LRUCache[tuple[int, str], int] = LRUCache(MAX_CACHED_RULES)
-        self._visible: LRUCache[tuple[int, frozenset[str]], tuple[int, Visible | None]] = LRUCache(
-            MAX_CACHED_IDS, getsizeof=_size
-        )
+        self._visible: LRUCache[_CallerKey, tuple[int, Visible | None]] = LRUCache(MAX_CACHED_IDS, getsizeof=_size)
+        self._counts: LRUCache[int, tuple[int, int]] = LRUCache(MAX_CACHED_TENANTS)
         self._lock = Lock()
 
     def intern_rule(self, tenant_id: int, rule: AccessRule) -> int:
@@ -88,7 +98,7 @@ class AccessRules:
 
     def rule(self, access_id: int) -> AccessRule:
         """Give the rule with this id. Raises `NotFound`."""
-        members = select(access_rules.c.id, access_members.c.name, access_members.c.deny)
+        members = select(access_rules.c.label, access_members.c.name, access_members.c.deny)
         members = members.outerjoin_from(access_rules, access_members).where(access_rules.c.id == access_id)
         rows = self._database.read(lambda connection: connection.execute(members).all())
         if not rows:
@@ -96,15 +106,16 @@ class AccessRules:
         return AccessRule(
             frozenset(row.name for row in rows if row.name is not None and not row.deny),
             frozenset(row.name for row in rows if row.deny),
+            Label(rows[0].label),
         )
 
     def visible_rules(self, caller: Principal) -> Visible | None:
         """Give the rules that permit the caller; `None` when there is none, or no such tenant.
 
-        The answer is a function of three things only: the tenant, the caller's names and the tenant's highest
-        rule id. Rules never change; ids of one tenant are committed in ascending order (`_add` holds a lock
+        The answer is a function of four things only: the tenant, the caller's names and clearance, and the tenant's
+        highest rule id. Rules never change; ids of one tenant are committed in ascending order (`_add` holds a lock
         from the id's allocation to the commit), so all rules up to the highest id are there, complete, when that
-        id can be read. An answer cached under these three can therefore not be stale: a new rule has a higher
+        id can be read. An answer cached under these four can therefore not be stale: a new rule has a higher
         id and misses the cache.
         """
         newest = select(func.max(access_rules.c.id)).where(access_rules.c.tenant_id == tenants.c.id).scalar_subquery()
@@ -112,7 +123,8 @@ class AccessRules:
         row = self._database.read(lambda connection: connection.execute(tenant).one_or_none())
         if row is None or row.newest is None:
             return None
-        key = row.id, caller.names
+        # What `names` is made of: these sets keep their hash, and a thousand names need not be spelt to ask again.
+        key = row.id, caller.clearance, caller.subject, caller.roles, caller.groups
         with self._lock:
             cached = self._visible.get(key)
         if cached is not None and cached[0] == row.newest:
@@ -154,20 +166,36 @@ class AccessRules:
         denied = select(_is_denied()).where(access_members.c.access_id == documents.c.access_id, named)
         # No row: not allowed. Any denial: 1, deny wins. Only allowances: 0.
         permitted = denied.correlate(documents).scalar_subquery() == 0
+        label = select(access_rules.c.label).where(access_rules.c.id == documents.c.access_id)
+        cleared = label.correlate(documents).scalar_subquery() <= int(caller.clearance)
         live = documents.c.version.is_not(None) & documents.c.deleted.is_(False)
-        return (documents.c.tenant_id == tenant) & live & permitted
+        return (documents.c.tenant_id == tenant) & live & permitted & cleared
 
     def _compute(self, tenant_id: int, newest: int, caller: Principal) -> Visible | None:
         members = access_members.c
-        permitted = (
-            select(members.access_id)
-            .where(members.tenant_id == tenant_id, members.access_id <= newest, members.name.in_(self._names(caller)))
-            .group_by(members.access_id)
-            .having(_is_denied() == 0)
-            .order_by(members.access_id)
+        named = select(members.access_id).where(
+            members.tenant_id == tenant_id,
+            members.access_id <= newest,
+            members.name.in_(self._names(caller)),
+            members.label <= int(caller.clearance),
         )
-        ids = self._database.read(lambda connection: connection.scalars(permitted).all())
-        return Visible(tenant_id, tuple(ids)) if ids else None
+        allowing, denying = (case((members.deny == deny, members.access_id)) for deny in (False, True))
+        allowed, denied = self._database.lists(named, allowing, denying)
+        ids = sorted(set(allowed) - set(denied))  # deny wins
+        return Visible(tenant_id, tuple(ids), self._count(tenant_id, newest)) if ids else None
+
+    def _count(self, tenant_id: int, newest: int) -> int:
+        """Count the tenant's rules up to this one: what was counted once is still there, so only later ones are."""
+        with self._lock:
+            until, known = self._counts.get(tenant_id, (0, 0))
+        if until > newest:
+            until, known = 0, 0
+        between = access_rules.c.tenant_id == tenant_id, access_rules.c.id > until, access_rules.c.id <= newest
+        later = select(func.count()).select_from(access_rules).where(*between)
+        count = known + self._database.read(lambda connection: connection.execute(later).scalar_one())
+        with self._lock:
+            self._counts[tenant_id] = newest, count
+        return count
 
     def _names(self, caller: Principal) -> Select[Any]:
         # A name that no text column can hold is in no rule; PostgreSQL would refuse the whole statement for it.
@@ -182,7 +210,7 @@ class AccessRules:
     def _add(self, connection: Connection, tenant_id: int, key_hash: str, rule: AccessRule) -> int:
         # Holds the tenant's row (SQLite: the database) so that ids are committed in the order of their allocation.
         connection.execute(select(tenants.c.id).where(tenants.c.id == tenant_id).with_for_update(key_share=True)).one()
-        row = self._database.insert(access_rules).values(tenant_id=tenant_id, key_hash=key_hash)
+        row = self._database.insert(access_rules).values(tenant_id=tenant_id, key_hash=key_hash, label=int(rule.label))
         added: int | None = connection.scalar(
             row.on_conflict_do_nothing(index_elements=["tenant_id", "key_hash"]).returning(access_rules.c.id)
         )
@@ -190,7 +218,7 @@ class AccessRules:
             same = access_rules.c.tenant_id == tenant_id, access_rules.c.key_hash == key_hash
             return int(connection.execute(select(access_rules.c.id).where(*same)).scalar_one())
         members = [
-            {"access_id": added, "name": name, "deny": deny, "tenant_id": tenant_id}
+            {"access_id": added, "name": name, "deny": deny, "tenant_id": tenant_id, "label": int(rule.label)}
             for deny, names in ((False, rule.allow), (True, rule.deny))
             for name in sorted(names)
         ]

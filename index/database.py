@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from sqlalchemy import (
     JSON,
     Column,
+    ColumnElement,
     Engine,
     Integer,
     MetaData,
@@ -141,6 +142,16 @@ class Database:
         array = literal(json.dumps(list(strings), ensure_ascii=False), Text)
         elements = func.json_each(array) if self.is_sqlite else func.json_array_elements_text(cast(array, JSON))
         return select(elements.table_valued("value").c.value)
+
+    def lists(self, rows: Select[Any], *columns: ColumnElement[Any]) -> list[list[Any]]:
+        """Read columns of `rows` as one list each, without nulls, in no order. Raises as `read`.
+
+        They travel as JSON values: as rows they take several times as long.
+        """
+        aggregate = func.json_group_array if self.is_sqlite else func.json_agg
+        found = rows.with_only_columns(*(aggregate(column).filter(column.is_not(None)) for column in columns))
+        values = self.read(lambda connection: connection.execute(found).one())
+        return [json.loads(value) if isinstance(value, str) else value or [] for value in values]
 
     def dispose(self) -> None:
         """Close the connections that are not in use."""

@@ -7,6 +7,7 @@ which model is live is the ledger's word (`index.models`), and who asks names th
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
+from index.access_ranges import Range, cover, runs, width
 from index.access_rules import Visible
 from index.document import Vector, Vectors, chunk_id, embedded_text
 from index.settings import StoreSettings, read_secret
@@ -34,6 +36,16 @@ MAX_TEXT_BYTES = 65_535
 ROWS_PER_CALL = 512
 # Milvus caps a search at 16,384 results and a gRPC message at 64 MiB by default.
 MAX_LIMIT = 1_000
+# What these cost in Milvus Lite, in microseconds: an id in a list, a range, a row that is found to be sifted out. As
+# `bench.rights` measures them; only which filter is written depends on them, never what is found.
+ID_US, RANGE_US, ROW_US = 12, 250, 150
+SHORT = RANGE_US // ID_US
+"""A run of fewer ids than this is cheaper in the list."""
+MOST_RANGES = 8
+SPARE = 1.25
+"""Hidden rows are not spread evenly: this many times as many rows are asked for as would do if they were."""
+MAX_SIFTED = 10_000
+_SCALAR_INDEXES = ("tenant_id", "access_id")
 _FIELDS = ["document_id", "version", "access_id", "position", "start", "end", "page", "text", "text_hash"]
 _STORED = [*_FIELDS, "tenant_id", "context", "analysed"]
 
@@ -108,20 +120,59 @@ class Rows(Protocol):
         ...
 
 
-def visibility_filter(visible: Visible, document_ids: Sequence[str] | None = None) -> str:
+@dataclass(frozen=True, slots=True)
+class RightsFilter:
+    """A search's filter. `spread`: how many times as many rules it lets through as may be seen; 1: just those.
+
+    What comes through a wider one is to be sifted by `Visible.holds`.
+    """
+
+    text: str
+    spread: float = 1.0
+
+    @property
+    def is_exact(self) -> bool:
+        """Say whether it lets through nothing that may not be seen."""
+        return self.spread == 1.0
+
+
+def visibility_filter(
+    visible: Visible, document_ids: Sequence[str] | None = None, limit: int | None = None
+) -> RightsFilter:
     """Write the filter of every search: the only place where one is written.
 
     Integers only, and `Visible` has no empty state: nothing to inject or to forget. `document_ids` narrows further;
     raises `InvalidRequest` for anything but 32 hex digits.
+
+    Neighbouring ids are ranges, others a list. A long list costs more than the search: Milvus Lite reads and looks it
+    up in Python. With a `limit` the filter may then be a few ranges that hold more, where to sift some rows is cheaper
+    (measured by `bench.rights`). Not where documents are named: how long it takes must not tell of what is in them.
     """
-    ids = ", ".join(str(int(access_id)) for access_id in visible.access_ids)
-    rights = f"tenant_id == {int(visible.tenant_id)} and access_id in [{ids}]"
+    ids = visible.access_ids
+    parts = runs(ids)
+    ranges = [(first, last) for first, last in parts if last - first >= SHORT]
+    listed = [each for first, last in parts if last - first < SHORT for each in range(first, last + 1)]
+    spread = 1.0
+    if limit is not None and document_ids is None and len(listed) + len(ranges) > MOST_RANGES:
+        wide = cover(ids, MOST_RANGES)
+        others = min(width(wide), visible.rules_of_tenant or width(wide)) / len(ids) - 1
+        cost_us = RANGE_US * len(wide) + ROW_US * limit * SPARE * others
+        if limit * SPARE * (1 + others) <= MAX_SIFTED and cost_us < ID_US * len(listed) + RANGE_US * len(ranges):
+            ranges, listed, spread = wide, [], 1 + others
+    rights = f"tenant_id == {int(visible.tenant_id)} and {_among('access_id', ranges, listed)}"
     if document_ids is None:
-        return rights
+        return RightsFilter(rights, spread)
     if not all(_DOCUMENT_ID.fullmatch(document_id) for document_id in document_ids):
         raise InvalidRequest("filters.document_ids: a document id is 32 hex digits")
     quoted = ", ".join(f'"{document_id}"' for document_id in document_ids)
-    return f"{rights} and document_id in [{quoted}]"
+    return RightsFilter(f"{rights} and document_id in [{quoted}]")
+
+
+def _among(field: str, ranges: Sequence[Range], listed: Sequence[int]) -> str:
+    parts = [f"({field} >= {int(first)} and {field} <= {int(last)})" for first, last in ranges]
+    if listed:
+        parts.append(f"{field} in [{', '.join(str(int(each)) for each in listed)}]")
+    return parts[0] if len(parts) == 1 else f"({' or '.join(parts)})"
 
 
 class VectorStore:
@@ -148,7 +199,23 @@ class VectorStore:
             except Exception:
                 if not self._client.has_collection(self.collection):  # another process was faster
                     raise
+        self._index_rights()
         self._client.load_collection(self.collection)
+
+    def _index_rights(self) -> None:
+        """Give a collection that was made before there were indexes of its rights those that it lacks."""
+        from pymilvus.exceptions import MilvusException
+
+        for field in _SCALAR_INDEXES:
+            if field in self._client.list_indexes(self.collection):
+                continue
+            params = self._client.prepare_index_params()
+            params.add_index(field, index_type="INVERTED")
+            try:
+                self._client.create_index(self.collection, params)
+            except MilvusException:
+                if field not in self._client.list_indexes(self.collection):  # another process was faster
+                    raise
 
     def point_alias(self) -> None:
         """Let `LIVE_ALIAS` name this collection."""
@@ -221,6 +288,8 @@ class VectorStore:
             metric_type="BM25",
             params={"bm25_k1": 1.2, "bm25_b": 0.75},
         )
+        for field in _SCALAR_INDEXES:
+            params.add_index(field, index_type="INVERTED")
         return params
 
     def upsert(self, rows: Sequence[ChunkRow]) -> int:
@@ -251,17 +320,38 @@ class VectorStore:
     ) -> list[Candidate]:
         """Find the nearest rows by cosine. `query`: float32[dim]."""
         vector = np.asarray(query, dtype=np.float32).tolist()
-        return self._search("dense", vector, _DENSE_METRIC, visibility_filter(visible, document_ids), limit)
+        return self._visible("dense", vector, _DENSE_METRIC, visible, limit, document_ids)
 
     def search_keyword(
         self, analysed: str, visible: Visible, limit: int, document_ids: Sequence[str] | None = None
     ) -> list[Candidate]:
         """Find rows by BM25 of analysed text (`index.analysis.analyse`)."""
-        rights = visibility_filter(visible, document_ids)
-        return self._search("sparse", analysed, "BM25", rights, limit) if analysed else []
+        return self._visible("sparse", analysed, "BM25", visible, limit, document_ids) if analysed else []
+
+    def _visible(
+        self,
+        field: Literal["dense", "sparse"],
+        data: Any,
+        metric: str,
+        visible: Visible,
+        limit: int,
+        document_ids: Sequence[str] | None,
+    ) -> list[Candidate]:
+        """Find the best rows that may be seen, whatever filter is the cheapest: the same rows come of each."""
+        limit = min(limit, MAX_LIMIT)
+        rights = visibility_filter(visible, document_ids, limit)
+        if rights.is_exact:
+            return self._search(field, data, metric, rights, limit)
+        asked = math.ceil(limit * rights.spread * SPARE)
+        found = self._search(field, data, metric, rights, asked)
+        seen = [candidate for candidate in found if visible.holds(candidate.access_id)]
+        if len(seen) >= limit or len(found) < asked:  # fewer than asked: there are no others
+            return seen[:limit]
+        # Hidden rows took the places: no number of rows would be enough for sure.
+        return self._search(field, data, metric, visibility_filter(visible, document_ids), limit)
 
     def _search(
-        self, field: Literal["dense", "sparse"], data: Any, metric: str, rights: str, limit: int
+        self, field: Literal["dense", "sparse"], data: Any, metric: str, rights: RightsFilter, limit: int
     ) -> list[Candidate]:
         found = self._call(
             f"search {field}",
@@ -270,8 +360,8 @@ class VectorStore:
                 data=[data],
                 anns_field=field,
                 search_params={"metric_type": metric},
-                limit=min(limit, MAX_LIMIT),
-                filter=rights,
+                limit=limit,
+                filter=rights.text,
                 output_fields=_FIELDS,
                 consistency_level=self._settings.consistency,
             ),

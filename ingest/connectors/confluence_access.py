@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ingest.connectors.confluence_http import Faulty
 from ingest.connectors.confluence_items import Above, Item
 from ingest.connectors.confluence_rights import ANYONE, NO_READERS, Readers, access_rule, meet
 from ingest.connectors.confluence_site import Site, Space
 from policies.access import NOBODY, AccessRule
+from policies.errors import RightsUnreadable
 
 
 class PageRights:
@@ -29,7 +31,16 @@ class PageRights:
         self._own |= restrictions
 
     def rule(self, page: Item, pages: Mapping[str, Item]) -> AccessRule:
-        """Say who reads a page, and all files that hang on it. `pages` are those already listed, by id."""
+        """Say who reads a page, and all files that hang on it. `pages` are those already listed, by id.
+
+        Raises `RightsUnreadable` where Confluence fails over what it is asked for that.
+        """
+        try:
+            return self._worked_out(page, pages)
+        except Faulty as error:
+            raise RightsUnreadable(f"rights of page {page.id}: {error.detail}") from error
+
+    def _worked_out(self, page: Item, pages: Mapping[str, Item]) -> AccessRule:
         chain = self._site.chain(page, pages)
         if chain is None:
             return NOBODY

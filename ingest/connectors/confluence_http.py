@@ -37,6 +37,10 @@ T = TypeVar("T")
 Params = Mapping[str, Any]
 
 
+class Faulty(SourceUnavailable):
+    """Confluence fails over this one question, again and again: 500, or an answer that is no JSON."""
+
+
 class Hidden(Exception):
     """A listing that is not there, or not for the account."""
 
@@ -178,6 +182,7 @@ class ConfluenceHttp:
         from requests import exceptions
 
         waited, wanted, detail = 0.0, None, ""
+        kind: type[SourceUnavailable] = SourceUnavailable
         for attempt in range(ATTEMPTS):
             self._pace()
             try:
@@ -189,22 +194,23 @@ class ConfluenceHttp:
                         self._refuse(response.status_code)
                         return take(response)
                     wanted, detail = retry_after(response), f"answered {response.status_code}"
+                    kind = Faulty if response.status_code == 500 else SourceUnavailable
             except exceptions.SSLError as error:
                 raise ConfigurationError("Confluence's certificate does not hold: see ca_file") from error
             except exceptions.Timeout:
-                wanted, detail = None, "did not answer in time"
+                wanted, detail, kind = None, "did not answer in time", SourceUnavailable
             except Broken as error:
-                wanted, detail = None, str(error)
+                wanted, detail, kind = None, str(error), Faulty
             except ValueError as error:  # a URL or a header that cannot be sent
                 raise ConfigurationError("an address or a token of Confluence cannot be used as it is") from error
             except exceptions.RequestException:
-                wanted, detail = None, "does not answer"
+                wanted, detail, kind = None, "does not answer", SourceUnavailable
             pause = max(wanted or 0.0, FIRST_WAIT_S * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             waited += pause
             if attempt + 1 == ATTEMPTS or waited > MAX_WAIT_S:
                 break
             time.sleep(pause)
-        raise SourceUnavailable(f"Confluence {detail}", wanted)
+        raise kind(f"Confluence {detail}", wanted)
 
     def _refuse(self, status: int) -> None:
         if status < 300:

@@ -28,7 +28,7 @@ from ingest.connectors.database_settings import DatabaseSettings
 from ingest.connectors.database_table import Place, SourceTable, checked_id_type
 from ingest.connectors.database_watermark import Highest, Watermark, unix_us
 from ingest.connectors.listed_version import changed, is_listed
-from policies.errors import ConfigurationError, DocumentRejected, SourceUnavailable, TooLarge
+from policies.errors import ConfigurationError, DocumentRejected, RightsUnreadable, SourceUnavailable, TooLarge
 
 __all__ = ["DatabaseConnector", "DatabaseSettings"]
 
@@ -61,6 +61,14 @@ class DatabaseConnector:
             )
 
     def list(self, cursor: str | None) -> Iterator[Entry | Gone | Mark]:
+        try:
+            yield from self._list(cursor)
+        except ConfigurationError as error:
+            if self._is_readable_but_for_rights():
+                raise RightsUnreadable(error.detail) from error
+            raise
+
+    def _list(self, cursor: str | None) -> Iterator[Entry | Gone | Mark]:
         since = self._since(cursor)
         clock_us = self._clock_us()  # before the first page: what is written from here on is at or above it
         highest = Highest(since)
@@ -93,7 +101,9 @@ class DatabaseConnector:
         text = self._reader.content(found)
         # What is new in the row may be meant for other readers than the rule that was listed.
         now = next(seen.item for seen in each_once([self._reader.found(row, time.time()) for row in found]))
-        if isinstance(now, Gone) or now.ref.rule != entry.ref.rule or not is_listed(entry, now.ref.fingerprint):
+        if isinstance(now, Gone) or not is_listed(entry, now.ref.fingerprint):
+            raise changed()
+        if self._settings.aliases.rule(now.ref.rule) != entry.ref.rule:
             raise changed()
         data = text.encode("utf-8", "replace")
         if len(data) > max_bytes:
@@ -108,6 +118,15 @@ class DatabaseConnector:
         if url.get_backend_name() != "postgresql":
             raise ConfigurationError(f"notify_channel: {url.get_backend_name()} has no LISTEN, only PostgreSQL has")
         return notified(url, channel)
+
+    def _is_readable_but_for_rights(self) -> bool:
+        """Say whether the columns of rights are what cannot be read: they are gone, or refused to this user."""
+        for statement, is_readable in ((self._table.some_id(), True), (self._table.some_rights(), False)):
+            try:
+                self._one(statement)
+            except (ConfigurationError, SourceUnavailable):
+                return not is_readable
+        return False
 
     # ---- rows
 
@@ -214,7 +233,7 @@ class DatabaseConnector:
         return self._opened
 
     def _url(self) -> str:
-        secret = read_secret(self._settings.url_file, self._settings.url_env)
+        secret = read_secret(self._settings.url_file, self._settings.url_env, "url_file")
         if not secret:
             raise ConfigurationError("the file with the database's address is empty")
         return secret

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
-from index.document import DocumentRef
 from ingest.cleaning import given_title
 from ingest.connector import Entry, Gone, InlineDocument
 from ingest.connectors import database_rows as rows
@@ -124,7 +123,7 @@ class RowReader:
         uri = self._uri(external_id, row[self._of_uri])
         digest = "" if error is not None else rows.fingerprint(content.title, content.text)
         title = content.title
-        ref = DocumentRef(settings.tenant, settings.name, external_id, uri, title, digest, rule, size, seen_at)
+        ref = replace(settings.ref(external_id, uri, rule, digest, size, title), seen_at=seen_at)
         if error is not None:
             return Entry(ref, error=error, changed_at=changed_at)
         if settings.html or size > settings.inline_bytes:

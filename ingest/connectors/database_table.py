@@ -95,6 +95,11 @@ class SourceTable:
         """Select one row that has no id."""
         return sa.select(sa.literal(1).label("c0")).select_from(self._from).where(self._id.is_(None)).limit(1)
 
+    def some_rights(self) -> Select[Any] | None:
+        """Select one row's columns of rights; none where there are no such columns."""
+        names = [*self._settings.allow, *self._settings.deny]
+        return sa.select(*(self._from.c[name] for name in names)).limit(1) if names else None
+
     def check(self, connection: Connection) -> None:
         """See that the table and its columns are there. Raises `ConfigurationError` with what there is."""
         what, settings = self._settings.what, self._settings

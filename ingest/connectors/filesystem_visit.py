@@ -20,7 +20,7 @@ from ingest.folder_rules import FolderRules, is_left_out, is_utf8, refuse_misnam
 from ingest.rows import RowFile, is_rows
 from ingest.source_settings import SourceSettings
 from policies.access import NOBODY, AccessRule
-from policies.errors import ConfigurationError, DocumentRejected, SourceUnavailable
+from policies.errors import DocumentRejected, RightsUnreadable, SourceUnavailable
 
 MAX_DEPTH = 100
 _LINK = "a link; its target is listed where it is"
@@ -58,7 +58,7 @@ class Visit:
         self._place = place
         self._owner_rights = owner_rights
         # With the owners' rights, nobody reads what these say nothing about.
-        self._default = NOBODY if owner_rights else settings.rule
+        self._default = settings.labelled(NOBODY) if owner_rights else settings.rule
         self._accounts = SystemAccounts()
         self._by_bits: dict[tuple[Bits, ...], AccessRule] = {}
         self._seen_at = time.time()
@@ -88,7 +88,7 @@ class Visit:
         except OSError as error:
             raise SourceUnavailable(f"{self._place.uri}/{prefix}: cannot be listed: {why(error)}") from error
         refuse_misnamed_acl(contents.names, prefix)
-        rules = above.rules if above is not None else FolderRules()
+        rules = above.rules if above is not None else FolderRules(label=self._default.label)
         if ACL_FILE in contents.names:
             rules = rules.within(prefix, _read_acl(path / ACL_FILE, prefix))
         bits = above.bits if above is not None else ()
@@ -121,7 +121,8 @@ class Visit:
             rule = self._default
             if self._owner_rights:
                 contents = read_folder(place.root.parent, frozenset({place.root.name}).__contains__, lists=True)
-                rule = readers(Bits.of_file(status, place.root.name in contents.extended), (), self._accounts)
+                bits = Bits.of_file(status, place.root.name in contents.extended)
+                rule = self._settings.labelled(readers(bits, (), self._accounts))
         except OSError as error:
             raise SourceUnavailable(f"{place.uri}: cannot be read: {why(error)}") from error
         if not is_utf8(name):
@@ -181,7 +182,7 @@ class Visit:
         bits = (Bits.of_file(status, name in folder.contents.extended), *folder.bits)
         rule = self._by_bits.get(bits)
         if rule is None:
-            rule = self._by_bits[bits] = readers(bits[0], bits[1:], self._accounts)
+            rule = self._by_bits[bits] = self._settings.labelled(readers(bits[0], bits[1:], self._accounts))
         return rule
 
 
@@ -234,4 +235,4 @@ def _read_acl(path: Path, prefix: str) -> bytes:
         with open_regular(path) as stream:
             return stream.read(MAX_ACL_BYTES + 1)
     except (OSError, DocumentRejected) as error:
-        raise ConfigurationError(f"{prefix}{ACL_FILE}: cannot be read: {why(error)}") from error
+        raise RightsUnreadable(f"{prefix}{ACL_FILE}: cannot be read: {why(error)}", prefix) from error

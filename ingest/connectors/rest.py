@@ -12,7 +12,7 @@ import base64
 import json
 import time
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from html import escape
 from typing import Any
@@ -270,7 +270,8 @@ class RestConnector:
             raise DocumentRejected("the API gives another item, or none, for this id")
         if now.error is not None:
             raise DocumentRejected(now.error)
-        if not _agrees(entry, now):
+        rule = self._settings.aliases.rule(now.ref.rule)  # what was listed is spelt in our names by now
+        if not _agrees(entry, replace(now, ref=replace(now.ref, rule=rule))):
             raise changed()
         return item
 
@@ -386,11 +387,13 @@ class RestConnector:
     def _credential(self) -> Credential | None:
         auth, origin = self._settings.auth, self._settings.api.origin
         if isinstance(auth, BearerAuth):
-            return Credential(origin, "authorization", f"Bearer {read_secret(auth.token_file, auth.token_env)}")
+            token = read_secret(auth.token_file, auth.token_env, "auth.token_file")
+            return Credential(origin, "authorization", f"Bearer {token}")
         if isinstance(auth, HeaderAuth):
-            return Credential(origin, auth.name.lower(), read_secret(auth.value_file, auth.value_env) or "")
+            value = read_secret(auth.value_file, auth.value_env, "auth.value_file")
+            return Credential(origin, auth.name.lower(), value or "")
         if isinstance(auth, BasicAuth):
-            pair = f"{auth.user}:{read_secret(auth.password_file, auth.password_env)}"
+            pair = f"{auth.user}:{read_secret(auth.password_file, auth.password_env, 'auth.password_file')}"
             return Credential(origin, "authorization", f"Basic {base64.b64encode(pair.encode()).decode()}")
         return None
 

@@ -195,8 +195,7 @@ class Listing:
 
     async def _top_mark(self) -> str:
         """Mark the topmost folder. Its rights must be readable: without them, nobody's would be."""
-        permissions = await self._readers.permissions(self._top.id)
-        return folder_mark(self._top, await self._readers.rule_of(permissions, self._top.id))
+        return folder_mark(self._top, await self._readers.rule_of_top(self._top.id))
 
     async def _look(self, item_id: str) -> _Findings:
         found = _Findings()

@@ -15,6 +15,7 @@ from ingest.connectors.sharepoint_rights import Policy, access_rule, read_grants
 from ingest.connectors.sharepoint_settings import SharepointSettings
 from ingest.connectors.sharepoint_transport import Broken, Misunderstood, NotPermitted, NotThere
 from policies.access import NOBODY, AccessRule
+from policies.errors import RightsUnreadable
 
 T = TypeVar("T")
 
@@ -57,14 +58,14 @@ class Readers:
     async def rule(self, item_id: str) -> AccessRule:
         """Give an item's readers; nobody where its permissions cannot be read, which is tried again next time.
 
-        Raises as `Graph.get` does, also where Graph fails over more than a few items: then the fault is not theirs.
+        Raises as `Graph.get` does, and `RightsUnreadable` where Graph fails over more than a few items.
         """
         try:
             permissions = await self.permissions(item_id)
-        except Broken:
+        except Broken as error:
             self._broken += 1
             if self._broken > MAX_BROKEN:
-                raise
+                raise RightsUnreadable(error.detail) from error
             permissions = None
         except (NotPermitted, NotThere):
             permissions = None
@@ -77,8 +78,15 @@ class Readers:
         """Ask for an item's effective permissions, as JSON. Raises as `Graph.get` does."""
         return await self._graph.collect(self._items.by_drive_item_id(item_id).permissions)
 
+    async def rule_of_top(self, item_id: str) -> AccessRule:
+        """Give the readers of what all else lies below. Raises `RightsUnreadable` where they cannot be read."""
+        try:
+            return await self.rule_of(await self.permissions(item_id), item_id)
+        except (NotPermitted, Broken) as error:
+            raise RightsUnreadable(error.detail) from error
+
     async def rule_of(self, permissions: list[Any], item_id: str) -> AccessRule:
-        """Give the rule that some permissions mean now. Raises as `Graph.get` does."""
+        """Give the rule that some permissions mean now. Raises as `Graph.get` does, and `RightsUnreadable`."""
         grants = read_grants(permissions, self._policy, time.time())
         if grants.until is not None:
             self.due[item_id] = grants.until
@@ -106,6 +114,8 @@ class Readers:
                     names = await (self._user(key) if kind == "user" else self._group(key))
                 except (NotThere, Misunderstood):
                     names = frozenset()
+                except (NotPermitted, Broken) as error:
+                    raise RightsUnreadable(error.detail) from error
                 self._names[kind, key] = names
             return self._names[kind, key]
 

@@ -27,6 +27,7 @@ from kiota_http.middleware import BaseMiddleware, ParametersNameDecodingHandler
 
 from ingest.connectors.sharepoint_settings import SharepointSettings
 from policies.errors import ConfigurationError, SourceUnavailable
+from policies.secret_files import require_private
 
 TRIES = 3
 FIRST_DELAY_S = 0.2
@@ -83,11 +84,12 @@ def credential(settings: SharepointSettings) -> TokenCredential:
         if settings.client_secret_env is not None:
             secret = _secret("client_secret_env", settings.client_secret_env)
             return ClientSecretCredential(settings.tenant_id, settings.client_id, secret, **common)
-        password = settings.certificate_password_env
+        password, certificate = settings.certificate_password_env, Path(settings.certificate_file or "")
+        require_private(certificate, "certificate_file")
         return CertificateCredential(
             settings.tenant_id,
             settings.client_id,
-            certificate_data=Path(settings.certificate_file or "").read_bytes(),
+            certificate_data=certificate.read_bytes(),
             password=None if password is None else _secret("certificate_password_env", password),
             **common,
         )

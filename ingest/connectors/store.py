@@ -25,6 +25,7 @@ from ingest.connectors.store_visit import StoreVisit
 from ingest.look import look_at, look_at_rows
 from ingest.source_settings import SourceSettings
 from policies.errors import ConfigurationError, DocumentRejected, SourceUnavailable
+from policies.secret_files import read_secret_file
 
 _S3 = re.compile(r"s3a?://(?!.*::)")
 _SECRET = re.compile(
@@ -198,10 +199,7 @@ def _resolved(options: Mapping[str, Any]) -> dict[str, Any]:
                 raise ConfigurationError(f"options.{key}: the environment variable {value} is not set")
             resolved[key.removesuffix("_env")] = os.environ[value]
         elif key.endswith("_file"):
-            try:
-                resolved[key.removesuffix("_file")] = Path(value).read_text().strip()
-            except OSError as error:
-                raise ConfigurationError(f"options.{key}: {value} cannot be read: {error.strerror}") from error
+            resolved[key.removesuffix("_file")] = read_secret_file(Path(value), f"options.{key}")
         else:
             resolved[key] = value
     return resolved

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 
 from index.document import DocumentRef
@@ -17,7 +17,7 @@ from ingest.look import Found
 from ingest.rows import RowFile, is_rows
 from ingest.source_settings import SourceSettings
 from policies.access import NOBODY, AccessRule
-from policies.errors import ConfigurationError, TooLarge
+from policies.errors import RightsUnreadable, TooLarge
 
 
 class StoreVisit:
@@ -93,7 +93,8 @@ class StoreVisit:
         if kept is None:
             for at, name in enumerate(folders):
                 if name == ACL_FILE:
-                    raise ConfigurationError(f"{'/'.join(folders[: at + 1])}: no regular file")
+                    folder = "".join(f"{each}/" for each in folders[:at])
+                    raise RightsUnreadable(f"{folder}{ACL_FILE}: no regular file", folder)
             kept = self._kept[prefix] = not any(map(is_left_out, folders))
         return kept
 
@@ -116,17 +117,18 @@ class StoreVisit:
             yield from ((stored, self._default if rule is None else rule) for stored, rule in objects)
             return
         tagged = with_tags(
-            objects, lambda each: tree.tags(each[0]) if each[1] is None else {}, self._settings.concurrency
+            objects, lambda each: _tags(tree, each[0]) if each[1] is None else {}, self._settings.concurrency
         )
         for (stored, rule), tags in tagged:
             if tags is not None:
-                named = tagged_rule(tags, tag) if rule is None else rule
-                yield stored, self._default if named is None else named
+                if rule is None and (named := tagged_rule(tags, tag)) is not None:
+                    rule = self._settings.labelled(named)
+                yield stored, self._default if rule is None else rule
 
     def _rule_of_folders(self, path: str) -> AccessRule | None:
         if path_parts(path) is None:
             return NOBODY
-        prefix, rules = "", self._folder_rules("", FolderRules())
+        prefix, rules = "", self._folder_rules("", FolderRules(label=self._default.label))
         for name in path.split("/")[:-1]:
             prefix += f"{name}/"
             rules = self._folder_rules(prefix, rules)
@@ -150,13 +152,15 @@ class StoreVisit:
     def _read_acl(self, stored: Stored, prefix: str) -> bytes:
         where = f"{prefix}{ACL_FILE}"
         if stored.problem is not None:
-            raise ConfigurationError(f"{where}: no regular file")
+            raise RightsUnreadable(f"{where}: no regular file", prefix)
         try:
             return self._tree.read(stored.address, MAX_ACL_BYTES)
         except TooLarge as error:
-            raise ConfigurationError(f"{where}: larger than {MAX_ACL_BYTES} bytes") from error
+            raise RightsUnreadable(f"{where}: larger than {MAX_ACL_BYTES} bytes", prefix) from error
         except FileNotFoundError as error:
-            raise ConfigurationError(f"{where}: gone while it was read") from error
+            raise RightsUnreadable(f"{where}: gone while it was read", prefix) from error
+        except PermissionError as error:
+            raise RightsUnreadable(f"{where}: the credentials must be allowed to list and read it", prefix) from error
 
     # ---- what they are
 
@@ -183,3 +187,10 @@ class StoreVisit:
                 of.tenant, of.name, external_id, uri, None, stored.version, rule, stored.size, self._seen_at
             )
             yield Entry(ref, location=stored.address, changed_at=changed_at)
+
+
+def _tags(tree: Bucket, stored: Stored) -> Mapping[str, str] | None:
+    try:
+        return tree.tags(stored)
+    except PermissionError as error:
+        raise RightsUnreadable(f"{stored.path}: the credentials must be allowed to read its tags") from error

@@ -1,22 +1,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import count
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
 
 from index.access_rules import Visible
 from index.document import DocumentRef
 from index.ledger import Ledger
 from policies.access import NOBODY, AccessRule
 from policies.errors import InvalidRequest, NotFound
+from policies.labels import Label
 from policies.principals import EVERYONE, Principal
 
 NAMES = [EVERYONE, "user:ada", "user:bob", "group:a", "group:b", "group:c", "role:a", "role:auditor"]
 rules = st.builds(
-    AccessRule.of, st.sets(st.sampled_from(NAMES), max_size=4), st.sets(st.sampled_from(NAMES), max_size=3)
+    AccessRule.of,
+    st.sets(st.sampled_from(NAMES), max_size=4),
+    st.sets(st.sampled_from(NAMES), max_size=3),
+    st.sampled_from(Label),
 )
 callers = st.builds(
     Principal,
@@ -24,6 +31,7 @@ callers = st.builds(
     tenant=st.just("replaced below"),
     roles=st.frozensets(st.sampled_from(["a", "auditor"])),
     groups=st.frozensets(st.sampled_from(["a", "b", "c"])),
+    clearance=st.sampled_from(Label),
 )
 numbers = count()
 
@@ -52,17 +60,25 @@ def pairs(keys: Iterable[tuple[str, int, int]]) -> list[tuple[str, int]]:
     rules=[NOBODY, AccessRule.of([EVERYONE], ["group:a"]), AccessRule.of([], ["user:ada"])],
     callers=[Principal("ada", ""), Principal("bob", "", groups=frozenset({"a"}))],
 )
+@example(
+    rules=[AccessRule.of([EVERYONE], label=label) for label in Label],
+    callers=[Principal("ada", "", clearance=clearance) for clearance in reversed(Label)],
+)
+@example(
+    rules=[AccessRule.of([EVERYONE], label=label) for label in Label],
+    callers=[Principal("ada", "", clearance=clearance) for clearance in Label],
+)
 def test_both_gates_equal_the_definition(ledger: Ledger, rules: list[AccessRule], callers: list[Principal]) -> None:
     tenant = f"tenant-{next(numbers)}"
     keys = {publish(ledger, tenant, str(number), rule): rule for number, rule in enumerate(rules)}
     for shape in callers:
-        caller = Principal(shape.subject, tenant, shape.roles, shape.groups)
+        caller = replace(shape, tenant=tenant)
         permitted = {key for key, rule in keys.items() if rule.permits(caller)}
         visible = ledger.visible_rules(caller)
         assert set(visible.access_ids if visible else ()) == {access_id for _, _, access_id in permitted}
         assert {document.key for document in ledger.gate(pairs(keys), caller).values()} == set(pairs(permitted))
         assert {record.document_id for record in ledger.list(caller, 100)} == {key[0] for key in permitted}
-        stranger = Principal(shape.subject, tenant + "-other", shape.roles, shape.groups)
+        stranger = replace(shape, tenant=tenant + "-other")
         assert ledger.visible_rules(stranger) is None
         assert ledger.gate(pairs(keys), stranger) == {}
 
@@ -73,7 +89,65 @@ def test_rule_comes_back_as_it_went_in(ledger: Ledger, rule: AccessRule) -> None
     tenant = ledger.tenant_id("acme")
     access_id = ledger.intern_rule(tenant, rule)
     assert ledger.rule(access_id) == rule
-    assert ledger.intern_rule(tenant, AccessRule.of(rule.allow, rule.deny)) == access_id
+    assert ledger.intern_rule(tenant, AccessRule.of(rule.allow, rule.deny, rule.label)) == access_id
+
+
+def test_rules_that_differ_in_their_label_alone_are_different_rules(ledger: Ledger, database_url: str) -> None:
+    tenant = ledger.tenant_id("acme")
+    ids = [ledger.intern_rule(tenant, AccessRule.of(["group:a"], label=label)) for label in Label]
+    assert len(set(ids)) == len(Label)
+    other = Ledger(database_url)  # remembers nothing
+    assert [other.intern_rule(tenant, AccessRule.of(["group:a"], label=label)) for label in Label] == ids
+    assert [other.rule(access_id).label for access_id in ids] == list(Label)
+    other.close()
+
+
+def test_a_raised_label_hides_the_document_at_once_and_a_lowered_one_shows_it(ledger: Ledger) -> None:
+    internal, cleared = Principal("ada", "acme"), Principal("ada", "acme", clearance=Label.RESTRICTED)
+    document_id, version, _ = publish(ledger, "acme", "a.md", AccessRule.of([EVERYONE]))
+    for label, seen in [(Label.CONFIDENTIAL, False), (Label.PUBLIC, True), (Label.RESTRICTED, False)]:
+        ledger.set_rule(document_id, AccessRule.of([EVERYONE], label=label))
+        assert (ledger.get(internal, document_id) is not None) == seen
+        assert bool(ledger.gate([(document_id, version)], internal)) == seen
+        assert ledger.get(cleared, document_id) is not None
+
+
+def test_ledger_from_before_labels_is_upgraded_and_keeps_its_rules(ledger: Ledger, database_url: str) -> None:
+    rule = AccessRule.of(["group:finance", EVERYONE], ["user:bob"])
+    key = publish(ledger, "acme", "a.md", rule)
+    ledger.close()
+    engine = create_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(text("DROP INDEX access_members_by_name"))
+        connection.execute(
+            text("CREATE INDEX access_members_by_name ON access_members (tenant_id, name, access_id, deny)")
+        )
+        for table in ("access_rules", "access_members"):
+            connection.execute(text(f"ALTER TABLE {table} DROP COLUMN label"))
+        connection.execute(text("UPDATE schema_version SET version = 2 WHERE component = 'ledger'"))
+        # What the program before labels wrote: the hash of the names alone.
+        hashes = connection.scalars(text("SELECT key_hash FROM access_rules")).all()
+    engine.dispose()
+    assert hashes == ["3fe85ce0c8c22d2429c94ff2fcc8494915e2a9e120cd66c8e84f56b15cb69e11"]
+    upgraded = Ledger(database_url)
+    assert upgraded.rule(key[2]) == rule
+    assert upgraded.intern_rule(upgraded.tenant_id("acme"), rule) == key[2]
+    assert set(upgraded.gate(pairs([key]), Principal("ada", "acme"))) == {key[0]}
+    assert upgraded.gate(pairs([key]), Principal("ada", "acme", clearance=Label.PUBLIC)) == {}
+    with pytest.raises(DBAPIError, match=r"(?i)check"), create_engine(database_url).begin() as connection:
+        connection.execute(text("UPDATE access_rules SET label = 4"))
+    upgraded.close()
+
+
+def test_clearance_is_a_part_of_what_is_remembered(ledger: Ledger) -> None:
+    low, high = (
+        ledger.intern_rule(ledger.tenant_id("acme"), AccessRule.of([EVERYONE], label=label))
+        for label in (Label.PUBLIC, Label.RESTRICTED)
+    )
+    expected = {Label.RESTRICTED: (low, high), Label.PUBLIC: (low,)}
+    for clearance in [Label.RESTRICTED, Label.PUBLIC] * 2:
+        visible = ledger.visible_rules(Principal("ada", "acme", clearance=clearance))
+        assert visible is not None and visible.access_ids == expected[clearance]
 
 
 def test_equal_rules_of_two_tenants_are_two_rules(ledger: Ledger) -> None:

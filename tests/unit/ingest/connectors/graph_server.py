@@ -56,6 +56,7 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     )
     (folder / "ca.pem").write_bytes(pem)
     (folder / "both.pem").write_bytes(pem + private)
+    (folder / "both.pem").chmod(0o600)
     return folder / "ca.pem", folder / "both.pem"
 
 

@@ -20,7 +20,7 @@ from ingest.connectors.confluence import ConfluenceConnector, ConfluenceSettings
 from ingest.connectors.confluence_cursor import Cursor
 from ingest.parsing import parse
 from policies.access import NOBODY, AccessRule
-from policies.errors import ConfigurationError, DocumentRejected, SourceUnavailable, TooLarge
+from policies.errors import ConfigurationError, DocumentRejected, RightsUnreadable, SourceUnavailable, TooLarge
 from policies.principals import Principal
 from tests.unit.ingest.connectors.confluence_server import ACCOUNT, TOKEN, Content, FakeConfluence, MediaHost
 
@@ -529,6 +529,23 @@ def test_a_space_whose_permissions_are_not_told_is_for_nobody_or_for_acl(site: F
     entries = listed(connect(site, flavour, acl=["group:wiki"]))[0]
     assert entries[opened.id].ref.rule == AccessRule(frozenset({"group:wiki"}))
     assert entries[restricted.id].ref.rule == NOBODY
+
+
+@pytest.mark.parametrize("failing", ["restriction", "permissions"])
+def test_rights_that_confluence_fails_over_cannot_be_read(site: FakeConfluence, flavour: str, failing: str) -> None:
+    page = site.page("A", users=["eve"])
+    connector = connect(site, flavour)
+    site.bulk_search_misses = {page.id}
+    path = f"/content/{page.id}/restriction" if failing == "restriction" else "/permissions"
+    if failing == "restriction" and flavour == "server":
+        pytest.skip("Data Center's pages come with their restrictions")
+    site.fail(path, 500, times=99)
+    with pytest.raises(RightsUnreadable, match="500"):
+        listed(connector)
+    site.faults.clear()
+    site.fail(path, 503, times=99)  # away, and not unable
+    with pytest.raises(SourceUnavailable, match="503"):
+        listed(connect(site, flavour))
 
 
 def test_a_folder_lets_through_whom_confluence_says(site: FakeConfluence) -> None:

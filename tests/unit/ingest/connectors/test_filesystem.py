@@ -25,7 +25,7 @@ from ingest.connectors.filesystem import FilesystemConnector, FilesystemSettings
 from ingest.connectors.filesystem_rights import Bits, readers
 from ingest.connectors.filesystem_watching import ids_to_look_at
 from policies.access import NOBODY, AccessRule
-from policies.errors import ConfigurationError, DocumentRejected, SourceUnavailable, TooLarge
+from policies.errors import ConfigurationError, DocumentRejected, RightsUnreadable, SourceUnavailable, TooLarge
 
 ALL = AccessRule.of(["group:all"])
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
@@ -104,6 +104,19 @@ def test_check_names_what_cannot_be_read(tmp_path: Path) -> None:
     put(tmp_path / "acl.yaml", "- {path: a, alow: []}")
     with pytest.raises(ConfigurationError, match="entry 1"):
         connector(tmp_path).check()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("acl.yaml", "- {path: a, alow: []}"), ("acl.yaml", "["), ("ACL.yaml", "[]"), ("acl.yml", "[]")],
+)
+def test_a_folder_whose_rights_cannot_be_read_is_named(tmp_path: Path, name: str, text: str) -> None:
+    put(tmp_path / "hr" / "a.md")
+    put(tmp_path / "hr" / name, text)
+    for seek in (lambda source: source.list(None), lambda source: source.look(["hr/a.md"])):
+        with pytest.raises(RightsUnreadable) as caught:
+            list(seek(connector(tmp_path)))
+        assert caught.value.below == "hr/"
 
 
 # ---- list

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from ingest.connector import Entry, Gone, Mark
 from ingest.connectors import sharepoint_transport
 from ingest.connectors.sharepoint import SharepointConnector, SharepointSettings
-from policies.errors import ConfigurationError, DocumentRejected, SourceUnavailable, TooLarge
+from policies.errors import ConfigurationError, DocumentRejected, RightsUnreadable, SourceUnavailable, TooLarge
 from tests.unit.ingest.connectors.graph_server import (
     CLIENT,
     DRIVE,
@@ -429,18 +429,18 @@ def test_an_item_that_graph_always_fails_over_hurts_only_itself(graph):
     assert every(graph).rules() == {bad: set()} | dict.fromkeys(good, {OWNERS})
     for file in good:
         graph.fail(f"{file}/permissions", 500, times=99)
-    with pytest.raises(SourceUnavailable, match="500"):
+    with pytest.raises(RightsUnreadable, match="500"):
         every(graph)
 
 
-def test_where_nobody_s_rights_can_be_read_nothing_is_concluded(graph):
+def test_where_nobody_s_rights_can_be_read_the_listing_says_so(graph):
     graph.add("a.txt", ROOT, b"x")
     follower = Follower(graph)
     follower.next()
     graph.fail("/permissions", 403, times=99)
-    with pytest.raises(ConfigurationError, match="Sites.FullControl.All"):
+    with pytest.raises(RightsUnreadable, match="Sites.FullControl.All"):
         follower.next()
-    with pytest.raises(ConfigurationError, match="Sites.FullControl.All"):
+    with pytest.raises(RightsUnreadable, match="Sites.FullControl.All"):
         every(graph)
 
 
@@ -706,7 +706,8 @@ def test_a_passing_fault_is_tried_again_and_a_lasting_one_ends_the_listing(graph
         graph.fail(where, status, times=2)
         assert sort(list(connector.list(None))).entries.keys() == {file}
         graph.fail(where, status, times=3)
-        with pytest.raises(SourceUnavailable, match=str(status)) as caught:
+        said = RightsUnreadable if (where, status) == ("/permissions", 500) else SourceUnavailable
+        with pytest.raises(said, match=str(status)) as caught:
             list(connector.list(None))
         assert "db7" not in caught.value.detail and "127.0.0.1" not in caught.value.detail
         graph.failures.clear()

@@ -31,7 +31,14 @@ from ingest.connectors.store import StoreConnector, StoreSettings
 from ingest.connectors.store_asking import Asking
 from ingest.connectors.store_rights import tagged_rule, with_tags
 from policies.access import NOBODY, AccessRule
-from policies.errors import ConfigurationError, DocumentRejected, RayragError, SourceUnavailable, TooLarge
+from policies.errors import (
+    ConfigurationError,
+    DocumentRejected,
+    RayragError,
+    RightsUnreadable,
+    SourceUnavailable,
+    TooLarge,
+)
 
 ALL, HR = AccessRule.of(["group:all"]), AccessRule.of(["group:hr"])
 HANGS, SHORT = -1, -2
@@ -539,8 +546,8 @@ def test_second_page_that_fails_ends_the_listing_without_a_mark(
         ("list-type=2", 403, "AccessDenied", ConfigurationError),
         ("list-type=2", 403, "InvalidAccessKeyId", ConfigurationError),
         ("list-type=2", 403, "SignatureDoesNotMatch", ConfigurationError),
-        ("tagging", 403, "AccessDenied", ConfigurationError),
-        ("acl.yaml", 403, "AccessDenied", ConfigurationError),
+        ("tagging", 403, "AccessDenied", RightsUnreadable),
+        ("acl.yaml", 403, "AccessDenied", RightsUnreadable),
         ("rows.jsonl", 403, "AccessDenied", ConfigurationError),
     ],
 )
@@ -553,6 +560,15 @@ def test_credentials_that_do_not_suffice_are_an_operators_matter(
     with pytest.raises(error) as caught:
         listed(behind(s3, faults, acl_tag="readers"))
     assert "secret-host" not in caught.value.detail
+
+
+def test_folder_whose_acl_file_is_wrong_is_named(s3: S3) -> None:
+    s3.put("docs/hr/a.md")
+    s3.put("docs/hr/acl.yaml", "- {path: a.md, alow: []}")
+    for seek in (lambda source: source.list(None), lambda source: source.look(["hr/a.md"])):
+        with pytest.raises(RightsUnreadable, match="entry 1") as caught:
+            list(seek(s3.connector()))
+        assert caught.value.below == "hr/"
 
 
 def test_object_that_may_not_be_read_is_rejected(s3: S3, faults: Faults) -> None:
@@ -642,6 +658,7 @@ def test_settings_that_hold_secrets_or_name_no_store_are_refused(wrong: dict[str
 
 def test_secrets_come_from_the_environment_or_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "key").write_text("AKIA\n")
+    (tmp_path / "key").chmod(0o600)
     monkeypatch.setenv("STORE_SECRET", "hunter2")
     source = store("s3://bucket", options={"key_file": str(tmp_path / "key"), "secret_env": "STORE_SECRET"})
     system = source._tree()._system
