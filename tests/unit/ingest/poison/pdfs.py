@@ -209,11 +209,15 @@ PACK: list[Poison] = [
     read("deep-arrays.pdf", lambda _: one_page(shown(KEPT), "/X" + "[" * 200_000), KEPT),
     read("acts.pdf", acting, KEPT, "poison script", "poison program", "cmd.exe", reaches=True),
     read("content-elsewhere.pdf", outside_stream, KEPT, reaches=True),
+    refused(
+        "huge-page.pdf",  # as large as a country: its words are there, and no reader sees them
+        lambda _: one_page(shown(KEPT), page="/UserUnit 99999999/CropBox[0 0 1e38 1e38]"),
+        "no text that can be seen",
+    ),
     refused("encrypted.pdf", lambda _: encrypted("secret"), "encrypted: it needs a password"),
     refused("cut.pdf", lambda _: good_pdf(KEPT)[:600], NOT_OPENED),
     refused("cut-at-the-end.pdf", lambda _: good_pdf(KEPT)[:-300], NOT_OPENED),
     read("pdf-and-zip.pdf", lambda _: good_pdf(KEPT) + archive([part("word/document.xml", b"hidden")]), KEPT, "hidden"),
     refused("junk.pdf", of(b"%PDF-1.7\n" + bytes(range(256)) * 4_000), NOT_OPENED),
     refused("no-pdf.pdf", of(b"just words"), "damaged: this is no PDF, though its name says so"),
-    read("huge-page.pdf", lambda _: one_page(shown(KEPT), page="/UserUnit 99999999/CropBox[0 0 1e38 1e38]"), KEPT),
 ]

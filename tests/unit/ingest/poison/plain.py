@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable
 
@@ -53,6 +54,49 @@ def program() -> bytes:
         + b"PE\0\0"
         + bytes(range(200))
     )
+
+
+def extension_parquet(bait: Bait) -> bytes:
+    """A table whose column says that it is of a kind which a reader unpickles (CVE-2026-41486)."""
+    import pyarrow
+    import pyarrow.parquet
+
+    kind = {b"ARROW:extension:name": b"ray.data.arrow_pickled_object", b"ARROW:extension:metadata": pickled(bait, 4)}
+    field = pyarrow.field("text", pyarrow.binary(), metadata=kind)
+    stream = io.BytesIO()
+    rows = pyarrow.array([pickled(bait, 4)], pyarrow.binary())
+    pyarrow.parquet.write_table(pyarrow.table([rows], schema=pyarrow.schema([field])), stream)
+    return stream.getvalue()
+
+
+def weights(bait: Bait) -> bytes:
+    """A model's weights as torch.save writes them: a zip whose first part is unpickled."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled(bait, 2))
+        archive.writestr("archive/version", "3\n")
+    return stream.getvalue()
+
+
+def samples(bait: Bait) -> bytes:
+    """A data set as webdataset reads it: an archive whose .pkl and .pt parts are unpickled (CVE-2026-57516)."""
+    import tarfile
+
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name in ("0.pkl", "0.pt"):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(pickled(bait, 4))
+            archive.addfile(entry, io.BytesIO(pickled(bait, 4)))
+    return stream.getvalue()
+
+
+def pickle_inside(bait: Bait) -> bytes:
+    """A letter with a pickle among its parts."""
+    stream = io.BytesIO(word(KEPT))
+    with zipfile.ZipFile(stream, "a") as archive:
+        archive.writestr("word/embeddings/data.pkl", pickled(bait, 4))
+    return stream.getvalue()
 
 
 def tar() -> bytes:
@@ -133,6 +177,10 @@ PACK: list[Poison] = [
     refused("pickle.txt", lambda bait: pickled(bait, 4), "unsupported type: a pickled Python object", reaches=True),
     read("pickle-in-letters.txt", lambda bait: pickled(bait, 0), "open", reaches=True),
     refused("parquet.txt", lambda _: parquet(), "unsupported type: a Parquet table"),
+    refused("extension.parquet", extension_parquet, "unsupported type: a Parquet table", reaches=True),
+    refused("weights.pt", weights, "unsupported type: a zip archive; add its files one by one", reaches=True),
+    refused("samples.tar", samples, BINARY, reaches=True),
+    read("pickle-inside.docx", pickle_inside, KEPT, reaches=True),
     refused("tar.txt", lambda _: tar(), BINARY),
     refused("bomb.gz", lambda _: gzip_bomb(), "unsupported type: a gzip archive"),
     refused("picture.png", of(PICTURE), "unsupported type: a PNG image; it needs OCR"),
