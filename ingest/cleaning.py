@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from policies.errors import InvalidRequest
 from policies.principals import has_unseen
+from policies.unseen import without_unseen
 
 SHOWN_SCHEMES = ("http", "https", "file", "s3", "gs", "abfs", "smb")
 MAX_URI_CHARS = 2048
@@ -38,10 +39,16 @@ _LONG_FOREIGN_RUN = re.compile(rf"[^\x00-\u02ff]{{{MAX_MARKS + 1},}}")
 
 
 def clean(text: str) -> str:
-    r"""Make text safe to store: `\n` line ends, NFC, no NUL or other control characters, no lone surrogates."""
+    r"""Make text safe to store: `\n` line ends, NFC, no control or unseen characters, no lone surrogates."""
+    return cleaned(text)[0]
+
+
+def cleaned(text: str) -> tuple[str, int]:
+    """Do what `clean` does, and count the characters taken that nobody sees and no word processor leaves behind."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
     text = text.replace("\f", "\n").replace("\u00a0", " ")
-    return unicodedata.normalize("NFC", _LONG_FOREIGN_RUN.sub(_without_mark_runs, _CONTROL.sub("", text)))
+    text, unseen = without_unseen(_CONTROL.sub("", text))
+    return unicodedata.normalize("NFC", _LONG_FOREIGN_RUN.sub(_without_mark_runs, text)), unseen
 
 
 def _without_mark_runs(match: re.Match[str]) -> str:

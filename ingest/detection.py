@@ -132,14 +132,14 @@ def _ole_kind(data: bytes) -> tuple[Kind, str]:
 
 def _text_kind(data: bytes, suffix: str) -> tuple[Kind, str]:
     head = decode(data[:8192], partial=True)
+    if _looks_like_mail(head, suffix):  # first: its body may be HTML
+        return "eml", ""
     if suffix not in ("md", "markdown", "csv", "tsv") and _HTML.search(head[:2048]):
         return "html", "html"
     if suffix in ("html", "htm", "xhtml") and re.search(r"<[a-zA-Z]+[^<>]*>", head):
         return "html", "html"
     if suffix == "pdf":
         raise DocumentRejected("damaged: this is no PDF, though its name says so")
-    if _looks_like_mail(head, suffix):
-        return "eml", ""
     if suffix in ("csv", "tsv"):
         return "csv", ""
     return ("markdown" if suffix in ("md", "markdown", "mdx") else "text"), ""

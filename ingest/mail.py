@@ -56,7 +56,7 @@ def parse_mail(data: bytes, read_page: Callable[[str], str], read_attachment: Re
     attachments = [part for part in parts if part is not message and _is_attachment(part, body)]
     blocks = ["\n".join(head), _body_text(body, read_page), *_attached(attachments, read_attachment)]
     text = "\n\n".join(block for block in blocks if block)
-    return Extracted(text=clean(text), title=usable_title(subject), markdown=True)
+    return Extracted(text=text, title=usable_title(subject), markdown=True)  # whoever calls cleans it
 
 
 def _boundary_lines(data: bytes) -> int:
@@ -97,7 +97,7 @@ def _body_text(part: MIMEPart | None, read_page: Callable[[str], str]) -> str:
         return f"The body was not read: {error.detail}."
     if part.get_content_type() == "text/html" and text.strip():
         return read_page(text)
-    return clean(text).strip()
+    return text.strip()
 
 
 def _payload(part: MIMEPart) -> bytes:

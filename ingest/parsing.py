@@ -13,27 +13,32 @@ import io
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from index.document import Extracted, Page
 from ingest.archives import NO_ARCHIVE
-from ingest.cleaning import FENCE, clean, cut_blocks, first_heading, usable_title
+from ingest.cleaning import FENCE, clean, cleaned, cut_blocks, first_heading, usable_title
 from ingest.detection import MIME, Kind, decode, detect
+from ingest.hidden import Taken
+from ingest.hidden_html import without_hidden
+from ingest.hidden_sheets import strip_sheets
+from ingest.hidden_slides import strip_slides
+from ingest.hidden_word import strip_word
 from ingest.mail import MAX_ATTACHMENT_DEPTH, parse_mail
+from ingest.office_parts import OfficeParts, Strip
 from ingest.pdf import parse_pdf
 from policies.errors import DocumentRejected
 
 if TYPE_CHECKING:
     from xberg import ExtractedDocument
 
-PARSER_VERSION = 2
+PARSER_VERSION = 3
 """Raise it when a file would be read differently: what was given up is then tried again."""
 MAX_TABLE_CELLS = 5_000_000
 MAX_PART_BYTES = 10_000_000
 MAX_LEFT_OUT = 20
-MAX_STYLE_CHARS = 200_000
-MAX_SELECTORS = 1_000
 MAX_HTML_DEPTH = 512
 """Blink and WebKit nest elements no deeper than this either."""
 MAX_COLUMNS = 16_384
@@ -44,29 +49,39 @@ _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 
 
 def parse(data: bytes, name: str) -> Extracted:
-    """Extract the text of one file. `name` is a hint for types that content cannot tell apart.
+    """Extract the text of one file, without what its readers do not see. `name` is a hint where content cannot tell.
 
     Raises `DocumentRejected` where the file is empty, damaged, encrypted or holds no text, `UnsupportedType` where
     nothing here reads it.
     """
-    return _parse(data, name, depth=0)
+    return _parsed(data, name, Taken())
 
 
-def _parse(data: bytes, name: str, depth: int) -> Extracted:
+def parse_keeping(data: bytes, name: str) -> Extracted:
+    """Do what `parse` does, but keep what its readers do not see, and only count it (characters without a width go)."""
+    return _parsed(data, name, Taken(keep=True))
+
+
+def _parsed(data: bytes, name: str, taken: Taken) -> Extracted:
+    extracted = _parse(data, name, 0, taken)
+    return replace(extracted, hidden=taken.as_pairs())
+
+
+def _parse(data: bytes, name: str, depth: int, taken: Taken) -> Extracted:
     if not data.strip(b"\x00 \t\r\n\x0c\xef\xbb\xbf\xff\xfe"):
         raise DocumentRejected("empty")
     kind, key = detect(data, name)
     readers: dict[Kind, Callable[[], Extracted]] = {
-        "pdf": lambda: parse_pdf(data),
-        "docx": lambda: _office(data, key),
-        "pptx": lambda: _pptx(data),
-        "xlsx": lambda: _workbook(data, key),
-        "office": lambda: _workbook(data, key) if key in ("xls", "ods") else _office(data, key),
-        "html": lambda: _html(decode(data)),
-        "eml": lambda: _mail(data, depth),
-        "csv": lambda: _csv(decode(data)),
-        "markdown": lambda: _markdown(decode(data)),
-        "text": lambda: Extracted(text=clean(decode(data))),
+        "pdf": lambda: parse_pdf(data, taken),
+        "docx": lambda: _office(_stripped(data, strip_word, taken), key, taken),
+        "pptx": lambda: _pptx(_stripped(data, strip_slides, taken), taken),
+        "xlsx": lambda: _workbook(_stripped(data, strip_sheets, taken), key, taken),
+        "office": lambda: _workbook(data, key, taken) if key in ("xls", "ods") else _office(data, key, taken),
+        "html": lambda: _html(_counted(decode(data), taken), taken),
+        "eml": lambda: _mail(data, depth, taken),
+        "csv": lambda: _csv(_counted(decode(data), taken)),
+        "markdown": lambda: _markdown(_counted(decode(data), taken), taken),
+        "text": lambda: Extracted(text=_counted(decode(data), taken)),
     }
     extracted = readers[kind]()
     if _LETTER_OR_DIGIT.search(extracted.text) is None:
@@ -74,11 +89,29 @@ def _parse(data: bytes, name: str, depth: int) -> Extracted:
     return extracted
 
 
-def _mail(data: bytes, depth: int) -> Extracted:
-    def read_attachment(attached: bytes, name: str) -> Extracted:
-        return _parse(attached, name, depth + 1)
+def _counted(text: str, taken: Taken) -> str:
+    """Clean a text, and count what nobody sees of it."""
+    text, unseen = cleaned(text)
+    taken.add_unseen(unseen)
+    return text
 
-    return parse_mail(data, lambda page: _html(page).text, read_attachment if depth < MAX_ATTACHMENT_DEPTH else None)
+
+def _stripped(data: bytes, strip: Strip, taken: Taken) -> bytes:
+    """An Office file without what its readers do not see; the same bytes where there is nothing of it."""
+    parts = OfficeParts(data)
+    strip(parts, taken)
+    return data if taken.keep else parts.data()
+
+
+def _mail(data: bytes, depth: int, taken: Taken) -> Extracted:
+    def read_page(page: str) -> str:
+        return _html(_counted(page, taken), taken).text
+
+    def read_attachment(attached: bytes, name: str) -> Extracted:
+        return _parse(attached, name, depth + 1, taken)
+
+    extracted = parse_mail(data, read_page, read_attachment if depth < MAX_ATTACHMENT_DEPTH else None)
+    return replace(extracted, text=_counted(extracted.text, taken))
 
 
 # ---- Office, by xberg ----
@@ -108,7 +141,7 @@ def _extract(data: bytes, mime: str, pages: bool = False) -> ExtractedDocument:
             extract_metadata=False,
             compact_tables=True,
             skip_images=True,
-            exclude_selectors=_hidden_selectors(data) if mime == MIME["html"] else [],
+            exclude_selectors=["svg", "template", "noscript"] if mime == MIME["html"] else [],
         ),
     )
     try:
@@ -143,9 +176,9 @@ def _with_unread(text: str, result: ExtractedDocument) -> str:
     return "\n\n".join([text, *(f"Not read: {message}." for message in left_out)])
 
 
-def _office(data: bytes, key: str) -> Extracted:
+def _office(data: bytes, key: str, taken: Taken) -> Extracted:
     result = _extract(data, MIME[key])
-    text = _with_unread(_tidy(result.content), result)
+    text = _with_unread(_tidy(_counted(result.content, taken)), result)
     metadata = result.metadata
     title = usable_title(metadata.title) or (usable_title(metadata.subject) if key == "msg" else None)
     return Extracted(text=text, title=title or usable_title(first_heading(text)), markdown=True)
@@ -155,7 +188,7 @@ _EMPTY_SLIDE = re.compile(r"-{3,}")
 """What xberg 1.3 gives for a slide without text."""
 
 
-def _pptx(data: bytes) -> Extracted:
+def _pptx(data: bytes, taken: Taken) -> Extracted:
     """One `Page` per slide; the speaker's notes follow the slide's own text."""
     result = _extract(data, MIME["pptx"], pages=True)
     contents = [slide.content for slide in result.pages or []]
@@ -164,9 +197,9 @@ def _pptx(data: bytes) -> Extracted:
         order, all_notes = list(range(len(contents))), {}
     texts, ranges, offset = [], [], 0
     for number, position in enumerate(order, start=1):
-        text = _tidy(_bold_headings(contents[position]))
+        text = _tidy(_bold_headings(_counted(contents[position], taken)))
         text = "" if _EMPTY_SLIDE.fullmatch(text) else text
-        notes = clean(all_notes.get(position, "")).strip()
+        notes = _counted(all_notes.get(position, ""), taken).strip()
         if notes:
             text = f"{text}\n\nNotes: {notes}" if text else f"Notes: {notes}"
         texts.append(text)
@@ -232,7 +265,7 @@ def _bold_headings(text: str) -> str:
     )
 
 
-def _workbook(data: bytes, key: str) -> Extracted:
+def _workbook(data: bytes, key: str, taken: Taken) -> Extracted:
     """One `Page` per sheet, one line per row: each value with its column's name, so that a row explains itself."""
     result = _extract(data, MIME[key], pages=True)
     names = {page.page_number: page.sheet_name for page in result.pages or []}
@@ -241,7 +274,8 @@ def _workbook(data: bytes, key: str) -> Extracted:
         lines = _rows_as_text(table.cells)
         if not lines:
             continue
-        text = "\n".join([f"## {clean(names.get(table.page_number) or f'Sheet {table.page_number}')}", "", *lines])
+        name = clean(names.get(table.page_number) or f"Sheet {table.page_number}")
+        text = _counted("\n".join([f"## {name}", "", *lines]), taken)
         texts.append(text)
         ranges.append(Page(table.page_number, offset, offset + len(text)))
         offset += len(text) + 2
@@ -285,15 +319,15 @@ _COMMENT = re.compile(r"<!--")
 _DROPPED = re.compile(r"<!--|<(script|style|template|svg)\b", re.IGNORECASE)
 _HEAD = re.compile(r"<(head)\b", re.IGNORECASE)
 _BOX = re.compile(r"<(/?)(?:div|ul|ol|dl|table|blockquote|section|article|details|figure|aside)\b", re.IGNORECASE)
-_STYLE = re.compile(r"<(style)\b[^<>]*>", re.IGNORECASE)
 
 
 def _closing(tag: str) -> str:
     return rf"</{tag}\s*>" if tag else "-->"
 
 
-def _html(source: str) -> Extracted:
+def _html(source: str, taken: Taken) -> Extracted:
     """The visible text as Markdown; hidden elements, scripts, styles and comments are left out."""
+    source = without_hidden(source, taken)
     titles = cut_blocks(source, _TITLE_TAG, _closing)[1:2]
     parts = cut_blocks(clean(source), _PREFORMATTED, _closing)
     rebuilt = [part if index % 2 else _WRAPPED.sub(" ", part) for index, part in enumerate(parts)]
@@ -332,28 +366,6 @@ def _visible_text(source: str) -> str:
     body = re.sub(r"</?(p|div|br|li|tr|h[1-6]|section|article)\b[^<>]*>", "\n", body, flags=re.IGNORECASE)
     lines = (" ".join(line.split()) for line in clean(html.unescape(re.sub(r"<[^<>]*>", "", body))).split("\n"))
     return re.sub(r"\n{2,}", "\n\n", "\n".join(lines)).strip()
-
-
-def _hidden_selectors(data: bytes) -> list[str]:
-    """CSS selectors of what the page's author hides: inline styles, and rules of its own style sheets."""
-    selectors = ["svg", "template", "noscript", "[hidden]"]
-    for declaration in ("display:none", "visibility:hidden", "font-size:0", "opacity:0"):
-        name, value = declaration.split(":")
-        if value == "0":
-            selectors += [f'[style*="{name}:{value};"]', f'[style*="{name}: {value};"]']
-            selectors += [f'[style$="{name}:{value}"]', f'[style$="{name}: {value}"]', f'[style*="{name}:{value}px"]']
-        else:
-            selectors += [f'[style*="{declaration}"]', f'[style*="{name}: {value}"]']
-    for block in cut_blocks(data.decode("utf-8", "replace"), _STYLE, _closing)[1::2]:
-        sheet = block.partition(">")[2].rpartition("<")[0][:MAX_STYLE_CHARS]
-        # By CSS' own rule a comment that nothing closes runs to the end.
-        sheet = re.sub(r"/\*.*?(?:\*/|\Z)|@[^{}@]*\{(?:[^{}]*\{[^{}]*\})*[^{}]*\}", "", sheet, flags=re.DOTALL)
-        for names, body in re.findall(r"(?<![^{}])([^{}]+)\{([^{}]*)\}", sheet):
-            if re.search(r"display\s*:\s*none|visibility\s*:\s*hidden", body, re.IGNORECASE):
-                names = names[-300:].split(",")
-                selectors += [n for n in map(str.strip, names) if re.fullmatch(r"[.#][A-Za-z][\w-]*", n)]
-    # Each is held against each element.
-    return list(dict.fromkeys(selectors))[:MAX_SELECTORS]
 
 
 # ---- CSV and Markdown ----
@@ -410,8 +422,36 @@ def _is_header(row: Sequence[str]) -> bool:
 _FRONT_MATTER = re.compile(r"\A---\n(.{0,20000}?)\n(---|\.\.\.)[ \t]*(\n|\Z)", re.DOTALL)
 
 
-def _markdown(source: str) -> Extracted:
-    """The text as written, without front matter and comments."""
+_DEFINITION = re.compile(
+    r"^ {0,3}\[([^\[\]\n]{0,200})\]:[ \t]*(<[^<>\n]*>|\S+)([ \t]+(?:\"[^\"\n]*\"|'[^'\n]*'|\([^()\n]*\)))?[ \t]*$",
+    re.MULTILINE,
+)
+_LINK_TITLE = re.compile(r"(\]\([^()\s<>]{0,2000})[ \t\n]+(?:\"[^\"]*\"|'[^']*'|\([^()]*\))[ \t]*\)")
+_PLACE = re.compile(r"<?(https?://|mailto:|[./#\w])[^\s<>]*>?")
+
+
+def _without_comments(text: str, taken: Taken) -> str:
+    """Take out of Markdown what no reader of the page sees: comments of all kinds, titles of links, hidden HTML."""
+    text = without_hidden("".join(cut_blocks(text, _COMMENT, _closing)[::2]), taken)
+
+    def definition(found: re.Match[str]) -> str:
+        label, target, rest = found.groups()
+        if label.startswith("^"):
+            return found.group()  # a footnote
+        is_place = len(label.strip("/ ")) > 0 and target != "#" and _PLACE.fullmatch(target)
+        if not is_place or rest:
+            taken.add("in link titles", rest if is_place else target + (rest or ""))
+        return found.group() if taken.keep else f"[{label}]: {target}" if is_place else ""
+
+    def link(found: re.Match[str]) -> str:
+        taken.add("in link titles", found.group()[len(found[1]) : -1])
+        return found.group() if taken.keep else f"{found[1]})"
+
+    return _LINK_TITLE.sub(link, _DEFINITION.sub(definition, text))
+
+
+def _markdown(source: str, taken: Taken) -> Extracted:
+    """The text as written, without front matter, comments, titles of links and hidden HTML."""
     text = clean(source)
     title = None
     front = _FRONT_MATTER.match(text)
@@ -421,9 +461,5 @@ def _markdown(source: str) -> Extracted:
         text = text[front.end() :]
     parts = FENCE.split(text)
     # split() yields text, fenced block, its marker, text, …
-    text = "".join(
-        "".join(cut_blocks(part, _COMMENT, _closing)[::2]) if i % 3 == 0 else part
-        for i, part in enumerate(parts)
-        if i % 3 != 2
-    )
+    text = "".join(_without_comments(part, taken) if i % 3 == 0 else part for i, part in enumerate(parts) if i % 3 != 2)
     return Extracted(text=text.strip("\n"), title=title or usable_title(first_heading(text)), markdown=True)

@@ -9,13 +9,18 @@ from typing import Any
 
 from index.document import Extracted, Page
 from ingest.cleaning import clean, first_heading, usable_title
+from ingest.hidden import Taken
+from ingest.hidden_pdf import PageEye
 from policies.errors import DocumentRejected
 
 MAX_PAGES = 50_000
 
 
-def parse_pdf(data: bytes) -> Extracted:
-    """Text by pdfium, in the file's own reading order, one `Page` per page; headings told by size and weight."""
+def parse_pdf(data: bytes, taken: Taken | None = None) -> Extracted:
+    """Text by pdfium, in the file's own reading order, one `Page` per page; headings told by size and weight.
+
+    What nobody sees is left out, and counted in `taken`; with none, it stays.
+    """
     import pypdfium2
     from pypdfium2 import raw
 
@@ -26,7 +31,7 @@ def parse_pdf(data: bytes) -> Extracted:
             raise DocumentRejected("encrypted: it needs a password") from error
         raise DocumentRejected("damaged: this PDF cannot be opened") from error
     try:
-        pages, unreadable = _pages(document, raw)
+        pages, unreadable = _pages(document, raw, PageEye(taken) if taken is not None else None)
         metadata_title = document.get_metadata_value("Title")
     finally:
         document.close()
@@ -35,11 +40,11 @@ def parse_pdf(data: bytes) -> Extracted:
     if unreadable * 2 > len(pages):
         raise DocumentRejected(f"damaged: {unreadable} of its {len(pages)} pages cannot be read")
     if not any(line.text.strip() for lines in pages for line in lines):
-        raise DocumentRejected("no text; needs OCR")
+        raise DocumentRejected("no text that can be seen" if taken and taken.as_pairs() else "no text; needs OCR")
     return _assemble_pdf(pages, metadata_title)
 
 
-def _pages(document: Any, raw: Any) -> tuple[list[list[Line]], int]:
+def _pages(document: Any, raw: Any, eye: PageEye | None) -> tuple[list[list[Line]], int]:
     """The lines of each page, and how many pages cannot be read; these have no lines."""
     import pypdfium2
 
@@ -51,7 +56,9 @@ def _pages(document: Any, raw: Any) -> tuple[list[list[Line]], int]:
     for index in range(count):
         try:
             page = document[index]
-            pages.append(_pdf_lines(page.get_textpage(), raw))
+            textpage = page.get_textpage()
+            hidden = eye.hidden_characters(page, textpage, raw) if eye else frozenset()
+            pages.append(_pdf_lines(textpage, raw, hidden))
             page.close()
         except pypdfium2.PdfiumError:
             unreadable += 1
@@ -76,17 +83,19 @@ class Line:
         self.bold = bold
 
 
-def _pdf_lines(textpage: object, raw: object) -> list[Line]:
-    """Split a page's text at its line ends and measure each line by its first and last character."""
+def _pdf_lines(textpage: object, raw: object, hidden: frozenset[int]) -> list[Line]:
+    """Split a page's text at its line ends and measure each line by its first and last character that is seen."""
     text: str = textpage.get_text_range()  # type: ignore[attr-defined]
     lines = []
     position = 0
     for part in text.split("\n"):
-        stripped = part.strip()
-        if stripped:
-            first = position + part.index(stripped[0])
-            last = first + len(stripped) - 1
-            lines.append(_measure(textpage, raw, stripped, first, last))
+        seen = [at for at, c in enumerate(part, position) if at not in hidden and not c.isspace()]
+        if seen:
+            first, last = seen[0], seen[-1]
+            line = text[first : last + 1]
+            if hidden:
+                line = "".join(c for at, c in enumerate(line, first) if at not in hidden)
+            lines.append(_measure(textpage, raw, line, first, last))
         position += len(part) + 1
     return lines
 

@@ -61,6 +61,8 @@ _HEADER = struct.Struct(">IQ")
 """Before each request: bytes of its JSON head, bytes of the file."""
 _LENGTH = struct.Struct(">Q")
 """Before each answer: bytes of its JSON."""
+_TARGETS = {"leave_out": "ingest.parsing:parse", "keep": "ingest.parsing:parse_keeping"}
+MAX_REASONS = 50
 _OUT_OF_MEMORY = ("memory allocation of", "out of memory", "bad_alloc", "cannot allocate memory", "memoryerror")
 _BOOTSTRAP = (
     "import json, sys; paths = json.loads(sys.argv[1]); sys.path[:0] = paths[:1]; "
@@ -72,12 +74,13 @@ _BOOTSTRAP = (
 class Parser:
     """A child process that parses files, started on first use and again whenever a file ended it.
 
-    `target` is `module:function` of type `(bytes, str) -> Extracted`. Calls from several threads take turns.
+    `target` is `module:function` of type `(bytes, str) -> Extracted`; none: as `hidden_text` says. Calls from several
+    threads take turns.
     """
 
-    def __init__(self, settings: ParsingSettings, target: str = "ingest.parsing:parse") -> None:
+    def __init__(self, settings: ParsingSettings, target: str | None = None) -> None:
         self._settings = settings
-        self._target = target
+        self._target = target or _TARGETS[settings.hidden_text]
         self._lock = threading.Lock()
         self._child: _Child | None = None
         self._told = False
@@ -329,9 +332,15 @@ def _checked(answer: Any) -> Extracted:
             if not (0 < page.number < MAX_PAGE_NUMBER and last <= page.start <= page.end <= len(text)):
                 raise ValueError("pages out of order")
             last = page.start
+        hidden = tuple(_counted(pair) for pair in answer.get("hidden", [])[:MAX_REASONS])
     except (ValueError, TypeError) as error:
         raise DocumentRejected("the parser's answer is malformed") from error
-    return Extracted(text, usable_title(title), ranges, markdown=answer.get("markdown") is True)
+    return Extracted(text, usable_title(title), ranges, answer.get("markdown") is True, hidden)
+
+
+def _counted(pair: Any) -> tuple[str, int]:
+    why, count = pair
+    return clean(str(why))[:100], _whole(count)
 
 
 def _whole(value: Any) -> int:
@@ -355,7 +364,7 @@ def serve(target: str, memory_mb: int) -> None:
     confined = _leave_files(module)
     seccomp.confine()
     parse: Callable[[bytes, str], Extracted] = getattr(importlib.import_module(module), function)
-    if target == "ingest.parsing:parse":
+    if target in _TARGETS.values():
         _warm_up(parse)
     threading.Thread(target=_end_with_parent, args=(requests.fileno(),), daemon=True).start()
     _limit(memory_mb, size)
@@ -400,6 +409,7 @@ def _answer(parse: Callable[[bytes, str], Extracted], data: bytes, name: str) ->
             "title": extracted.title,
             "pages": [(page.number, page.start, page.end) for page in extracted.pages],
             "markdown": extracted.markdown,
+            "hidden": extracted.hidden,
         }
     except UnsupportedType as error:
         return {"error": "unsupported", "detail": error.detail}

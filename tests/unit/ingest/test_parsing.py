@@ -23,6 +23,8 @@ from index.document import Extracted
 from ingest import parsing
 from ingest import pdf as pdf_reader
 from ingest.cleaning import MAX_MARKS, clean, cut_blocks, first_heading, usable_title
+from ingest.hidden import Taken
+from ingest.hidden_html import without_hidden
 from ingest.parsing import MAX_ATTACHMENT_DEPTH, parse
 from policies.errors import DocumentRejected, UnsupportedType
 
@@ -532,11 +534,11 @@ SHAPES = [
     ">" + "\n" * SIZE + "<",
 ]
 READERS: dict[str, Callable[[str], object]] = {
-    "markdown": parsing._markdown,
+    "markdown": lambda text: parsing._markdown(text, Taken()),
     "generated markdown": parsing._tidy,
     "slide headings": parsing._bold_headings,
     "visible text": parsing._visible_text,
-    "style sheets": lambda text: parsing._hidden_selectors(f"<style>{text}</style><style>{text}".encode()),
+    "style sheets": lambda text: without_hidden(f"<style>{text}</style><style>{text}", Taken()),
     "titles": lambda text: cut_blocks(text, parsing._TITLE_TAG, parsing._closing),
     "preformatted": lambda text: cut_blocks(text, parsing._PREFORMATTED, parsing._closing),
     "line wraps": lambda text: parsing._WRAPPED.sub(" ", text),
