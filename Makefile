@@ -1,14 +1,14 @@
-# Seven words: install run test check bench fmt help; and stop.
+# Eight words: install run test check leak-suite bench fmt help; and stop.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 ROOMS := policies index ingest deployments cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help install run stop test check servers unit e2e bench fmt lock
+.PHONY: help install run stop test check servers unit leak-suite e2e bench fmt lock
 
 help: ## show this list
-	@grep -hE '^[a-z0-9]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
 
 install: .venv/installed-cpu ## .venv with the locked CPU dependencies and the rayrag command
 
@@ -26,19 +26,23 @@ run: install ## start everything, ingest examples/ through ray job submit, ask t
 stop: ## stop what run started, nothing else
 	@$(BIN)/rayrag down
 
-test: .venv/installed-test servers check unit e2e ## everything CI runs: lint, types, architecture, unit, end to end
+test: .venv/installed-test servers check unit leak-suite e2e ## everything CI runs: lint, types, architecture, unit, leaks, end to end
 
 servers: # what unit tests start and pip has not; where it may not install, it says what is left out
 	@sh tests/install_system.sh
 
-check: .venv/installed-test ## lint, types, architecture
+check: .venv/installed-test ## lint, types, architecture, known holes in dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python requirements/audit.py
 
 unit: .venv/installed-test
 	$(BIN)/python -m pytest tests/unit -q -n 2 --dist loadfile # many of them wait for servers
+
+leak-suite: .venv/installed-test ## try to see what one may not; LEAKS=--full: the nightly size (docs/leak-suite.md)
+	$(BIN)/python -m tests.leaks $(LEAKS)
 
 e2e: .venv/installed-test
 	$(BIN)/python -m pytest tests/e2e -q

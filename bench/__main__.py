@@ -11,10 +11,33 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import footprint, freshness, ingest, quality_eval, retrieve
+from bench import (
+    existence,
+    footprint,
+    freshness,
+    ingest,
+    ingress_cost,
+    quality_eval,
+    retrieve,
+    rights,
+    selectivity,
+    tokens,
+)
 from bench.context import Figure, machine
 
-NAMES = ("ingest", "retrieve", "footprint", "quality", "freshness", "histories")
+NAMES = (
+    "ingest",
+    "retrieve",
+    "footprint",
+    "quality",
+    "freshness",
+    "histories",
+    "rights",
+    "ingress",
+    "tokens",
+    "selectivity",
+    "existence",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,6 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "quality": lambda: quality_eval.run(options.set),
         "freshness": lambda: freshness.run(freshness.Counts(files=options.files, cycles=options.cycles)),
         "histories": lambda: freshness.histories(options.histories),
+        "rights": lambda: rights.run(options.sizes or rights.SIZES, options.repeats, options.keep),
+        "ingress": lambda: ingress_cost.run(options.requests),
+        "tokens": lambda: tokens.run(options.vectors),
+        "selectivity": lambda: selectivity.run(options.passages, options.questions),
+        "existence": lambda: existence.run(options.samples),
     }
     figures = [figure for name in options.names or NAMES for figure in work[name]()]
     show(figures)
@@ -60,13 +88,24 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--documents", type=int, default=3_000, help="ingest: how many")
     parser.add_argument("--data", type=Path, help="ingest: a folder with corpus.jsonl in BEIR's layout")
     parser.add_argument("--chunks", type=int, default=20_000, help="retrieve: how many are searched")
-    parser.add_argument("--questions", type=int, default=200, help="retrieve: how many, for each kind of reranking")
-    parser.add_argument("--keep", type=Path, help="retrieve: fill this directory once, and use it again")
+    parser.add_argument(
+        "--questions",
+        type=int,
+        default=200,
+        help="retrieve: how many, for each kind of reranking; selectivity: at each share",
+    )
+    parser.add_argument("--keep", type=Path, help="retrieve, rights: fill this directory once, use it again")
     parser.add_argument("--idle", type=float, default=footprint.IDLE_S, help="footprint: seconds before weighing")
     parser.add_argument("--set", action="append", default=[], help="quality: only this collection; may be repeated")
     parser.add_argument("--files", type=int, default=10_000, help="freshness: of the listing without a change")
     parser.add_argument("--cycles", type=int, default=50, help="freshness: over which memory is watched")
+    parser.add_argument("--sizes", type=int, action="append", help="rights: chunks that are searched; may be repeated")
+    parser.add_argument("--repeats", type=int, default=15, help="rights: questions for each number of rules")
     parser.add_argument("--histories", type=int, default=2_000, help="histories: how many")
+    parser.add_argument("--requests", type=int, default=2_000, help="ingress: how many")
+    parser.add_argument("--passages", type=int, default=100_000, help="selectivity: how many, most of them hidden")
+    parser.add_argument("--samples", type=int, default=2_000, help="existence: answers of each kind")
+    parser.add_argument("--vectors", type=Path, help="tokens: a folder with Wycheproof's JOSE files")
     options = parser.parse_args(argv)
     unknown = [name for name in options.names if name not in NAMES]
     if unknown:

@@ -25,7 +25,7 @@ from cluster.preflight import free_ports
 from cluster.state import State
 from deployments.identity import development_issuer
 from index.settings import AppArgs, load
-from policies.tokens import DevelopmentIssuer
+from policies.issuing import DevelopmentIssuer
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"

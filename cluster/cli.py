@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cluster import identity_commands, rights_commands
 from cluster.dead_letter_commands import dead_letters_app
+from cluster.group_commands import groups_app
 from cluster.reindex_command import reindex
 from cluster.source_commands import print_sources, sources_app
 from cluster.terminal import (
@@ -30,6 +32,7 @@ from cluster.terminal import (
     words,
 )
 from policies.errors import ConfigurationError, InvalidRequest, RayragError, Unavailable
+from policies.labels import Label
 
 if TYPE_CHECKING:
     from cluster.jobs import JobResult
@@ -43,13 +46,17 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+INSECURE = "INSECURE: started with --insecure-dev. Whoever reaches this cluster may run code on it. No production data."
 audit_app = typer.Typer(no_args_is_help=True, help="The record of who was shown what.")
 render_app = typer.Typer(no_args_is_help=True, help="Files for other platforms.")
 app.add_typer(audit_app, name="audit")
 app.add_typer(dead_letters_app, name="dead-letters")
+app.add_typer(groups_app, name="groups")
 app.add_typer(sources_app, name="sources")
 app.add_typer(render_app, name="render")
 app.command()(reindex)
+identity_commands.register(app)
+rights_commands.register(app)
 
 
 def main() -> int:
@@ -75,14 +82,20 @@ def up(
     dashboard_port: Annotated[int, typer.Option(help="Port of Ray's dashboard.", min=1, max=65535)] = 8265,
     metrics_port: Annotated[int, typer.Option(help="Port of Ray's metrics.", min=1, max=65535)] = 8266,
     timeout: Annotated[float, typer.Option(help="Seconds to wait until it is ready.", min=1)] = 600.0,
+    insecure_dev: Annotated[
+        bool,
+        typer.Option("--insecure-dev", help="Go on where the cluster is open to others, and say so. No production."),
+    ] = False,
 ) -> None:
     """Start Ray, Milvus Lite and the application on this machine, and wait until it answers."""
     from cluster.local import UpOptions, addresses
     from cluster.local import up as start
 
-    options = UpOptions(config, data_dir, port, ray_port, dashboard_port, metrics_port, timeout)
+    options = UpOptions(config, data_dir, port, ray_port, dashboard_port, metrics_port, timeout, insecure_dev)
     with steps("starting") as progress:
         result = start(options, progress)
+    if result.state.insecure_dev:
+        print(INSECURE, file=sys.stderr)
     for warning in result.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print("rayrag was running already" if result.already else f"rayrag is up after {result.seconds:.0f} s")
@@ -132,20 +145,10 @@ def token(
     data_dir: DataDirOption = None,
 ) -> None:
     """Print a token signed by the development issuer on this machine."""
-    from policies.tokens import ClaimNames, DevelopmentIssuer
+    from deployments.identity import development_issuer
 
-    args = read_settings(config, data_dir)
-    for trusted in args.identity.issuers:
-        if trusted.development and trusted.key_file:
-            claims = ClaimNames(**trusted.claims.model_dump())
-            key_file = Path(trusted.key_file)
-            issuer = DevelopmentIssuer.create(key_file, trusted.issuer, trusted.audience, claims, trusted.algorithms)
-            print(issuer.sign(sub, tenant, words(roles), words(groups), ttl))
-            return
-    raise ConfigurationError(
-        "The configuration trusts only external issuers (identity.issuers has none with development: true): "
-        "get a token from your identity provider."
-    )
+    issuer = development_issuer(read_settings(config, data_dir).identity)
+    print(issuer.sign(sub, tenant, words(roles), words(groups), ttl))
 
 
 @app.command()
@@ -153,6 +156,7 @@ def ingest(
     source: Annotated[str, typer.Argument(help="A directory, a file, a *.jsonl, or an address such as s3://…")],
     tenant: Annotated[str, typer.Option(help="Whose documents these are.")],
     acl: Annotated[str, typer.Option(help="Who may read: group:a,user:b; none: nobody.")] = "",
+    label: Annotated[str, typer.Option(help="Of what says none itself; none: identity.default_label.")] = "",
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the job to its end.")] = True,
     report: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
     config: ConfigOption = None,
@@ -164,7 +168,9 @@ def ingest(
 
     if report is not None and not wait:
         raise InvalidRequest("--report needs the job's end: leave out --no-wait.")
-    job = IngestJob(find_running(find_data_dir(config, data_dir)), source, tenant, acl)
+    if label:
+        Label.of(label)  # before a job is started
+    job = IngestJob(find_running(find_data_dir(config, data_dir)), source, tenant, acl, label)
     if not wait:
         print(json.dumps({"job_id": job.job_id}) if as_json else job.job_id)
         return
@@ -295,8 +301,11 @@ def render_kuberay(
     from cluster.render import write_manifests
     from cluster.spec import DEFAULT_SPEC
 
-    for path in write_manifests(config, spec or DEFAULT_SPEC, out):
+    paths, warned = write_manifests(config, spec or DEFAULT_SPEC, out)
+    for path in paths:
         print(path)
+    for warning in warned:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _finish_ingest(result: JobResult, file: Path | None, as_json: bool) -> None:
@@ -321,6 +330,8 @@ def _finish_ingest(result: JobResult, file: Path | None, as_json: bool) -> None:
 def _print_status(found: dict[str, Any]) -> None:
     word = "ready" if found["ready"] else "running, not ready" if found["running"] else "not running as a whole"
     print(f"{word} ({found['data_dir']})")
+    if found["insecure_dev"]:
+        print(INSECURE)
     for name, address in found["addresses"].items():
         print(f"  {name.replace('_', ' '):<14} {address}")
     deployments = [

@@ -25,7 +25,7 @@ from cluster.jobs import IngestJob, Progress
 from cluster.questions import problem
 from cluster.state import State
 from policies.errors import InvalidRequest, Unavailable
-from policies.tokens import DevelopmentIssuer
+from policies.issuing import DevelopmentIssuer
 
 PASSAGES = 50
 CLIENTS = 2
@@ -227,7 +227,8 @@ def table(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _ingest(state: State, source: str, dataset: Dataset, on_progress: Callable[[Progress], None]) -> dict[str, Any]:
-    done = IngestJob(state, source, dataset.tenant, "" if dataset.files else "everyone").follow(on_progress)
+    acl = "" if dataset.files else "everyone"
+    done = IngestJob(state, source, dataset.tenant, acl, "public").follow(on_progress)  # whatever the default label is
     if not done.succeeded or done.report is None:
         raise Unavailable(f"Job {done.job_id} failed: {done.reason or 'it ended without a report'}")
     return done.report

@@ -77,10 +77,11 @@ def reindex_entrypoint(config: Path, model: Path, given: Mapping[str, Any], samp
     return shlex.join([*words, *(f"--{name.replace('_', '-')}={value}" for name, value in given.items())])
 
 
-def entrypoint(config: Path, source: str, tenant: str, acl: str) -> str:
+def entrypoint(config: Path, source: str, tenant: str, acl: str, label: str = "") -> str:
     """Give the job's command line."""
     words = ["python", "-m", "ingest", "bulk", "--config", str(config), "--source", source, "--tenant", tenant]
-    return shlex.join([*words, "--acl", acl] if acl else words)
+    given = [*(("--acl", acl) if acl else ()), *(("--label", label) if label else ())]
+    return shlex.join([*words, *given])
 
 
 def excludes(data_dir: Path, project: Path = PROJECT_ROOT) -> list[str]:
@@ -166,8 +167,8 @@ class Job:
 class IngestJob(Job):
     """Bulk ingestion of one source."""
 
-    def __init__(self, state: State, source: str, tenant: str, acl: str = "") -> None:
-        super().__init__(state, entrypoint(_config(state), source_uri(source), tenant, acl), {"tenant": tenant})
+    def __init__(self, state: State, source: str, tenant: str, acl: str = "", label: str = "") -> None:
+        super().__init__(state, entrypoint(_config(state), source_uri(source), tenant, acl, label), {"tenant": tenant})
 
 
 class ReindexJob(Job):

@@ -9,22 +9,24 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
 from cluster import milvus, processes, ray_head
+from cluster.closing import faults_before, faults_of, refuse
 from cluster.dashboard import applications, deploy, failure
 from cluster.preflight import prepare_directory, require_disk, require_free
 from cluster.serve_file import ServeFile, read_serve_file, write_effective
 from cluster.state import Ports, State, ray_token_file, read_state
+from deployments.identity import development_issuers
 from index.ledger import Ledger
 from index.models import Models, is_behind
 from index.settings import AppArgs, load
 from ingest.source_states import source_states
 from policies.errors import ConfigurationError, RayragError, Unavailable
-from policies.tokens import ClaimNames, DevelopmentIssuer
 
 READY_S = 600.0
 GCS_PORT, DASHBOARD_PORT, METRICS_PORT = 6379, 8265, 8266
@@ -43,6 +45,7 @@ class UpOptions:
     dashboard_port: int = DASHBOARD_PORT
     metrics_port: int = METRICS_PORT
     ready_s: float = READY_S
+    insecure_dev: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +70,12 @@ def up(options: UpOptions, progress: Progress) -> UpResult:
     with _alone(data_dir):
         state = read_state(data_dir)
         if state is not None and _is_whole(state):
-            return UpResult(state, already=True, seconds=time.monotonic() - started)
+            open_parts = refuse(faults_of(state), options.insecure_dev and state.insecure_dev)
+            return UpResult(state, True, time.monotonic() - started, open_parts)
         if state is not None:
             _require_remains_gone(state)
         file = read_serve_file(options.config, options.data_dir, options.port)
+        tolerated = refuse(faults_before(file, version("ray"), os.environ), options.insecure_dev)
         state = _checked(file, options)
         make_secrets(file.args)
         behind = settle_model(file.args)
@@ -81,11 +86,12 @@ def up(options: UpOptions, progress: Progress) -> UpResult:
             state = _start_parts(state, file, progress)
             deploy(state, file.document)
             _wait_until_ready(state, options.ready_s, progress)
+            tolerated += refuse(faults_of(state), options.insecure_dev)
         except BaseException:
             # Also on Ctrl-C: nothing half started stays behind.
             stop(state)
             raise
-        warnings = [*_warnings(state, file), *([behind] if behind else [])]
+        warnings = [*tolerated, *([behind] if behind else [])]
         return UpResult(state, False, time.monotonic() - started, tuple(warnings))
 
 
@@ -126,6 +132,7 @@ def status(state: State) -> dict[str, Any]:
         "ready": is_ready(state),
         "data_dir": state.data_dir,
         "config": state.config,
+        "insecure_dev": state.insecure_dev,
         "started_at": state.started_at,
         "addresses": addresses(state),
         "applications": [],
@@ -156,10 +163,7 @@ def is_ready(state: State) -> bool:
 
 def make_secrets(args: AppArgs) -> None:
     """Make the development issuers' keys, the scrape token and Ray's token where there are none; files 0600."""
-    for issuer in args.identity.issuers:
-        if issuer.development and issuer.key_file:
-            claims = ClaimNames(**issuer.claims.model_dump())
-            DevelopmentIssuer.create(Path(issuer.key_file), issuer.issuer, issuer.audience, claims, issuer.algorithms)
+    development_issuers(args.identity)
     data_dir = Path(args.data_dir)
     _make_token(ray_token_file(data_dir))
     scrape = Path(args.identity.scrape_token_file) if args.identity.scrape_token_file else None
@@ -235,7 +239,8 @@ def _checked(file: ServeFile, options: UpOptions) -> State:
         remedy = "end that program, which is not ours, or give another port in store.uri"
         wanted["Milvus Lite (store.uri)"] = ("127.0.0.1", port, remedy)
     require_free(wanted)
-    return State(str(data_dir), str(file.path.absolute()), file.host, ports, "", time.time())
+    path, insecure = str(file.path.absolute()), options.insecure_dev
+    return State(str(data_dir), path, file.host, ports, "", time.time(), insecure_dev=insecure)
 
 
 def _fields(state: State) -> dict[str, Any]:
@@ -286,12 +291,6 @@ def _statuses(state: State) -> list[Any]:
     except Unavailable:
         # Serve's controller is on its way; the deadline is the judge.
         return []
-
-
-def _warnings(state: State, file: ServeFile) -> Iterator[str]:
-    allowed = () if processes.is_loopback(file.host) else (file.port,)
-    for row, address in processes.exposed(processes.table(state), allowed):
-        yield f"{row.name} (process {row.pid}) listens on {address}, which other machines may reach."
 
 
 def _applications(state: State) -> list[dict[str, Any]]:

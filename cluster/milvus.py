@@ -60,7 +60,7 @@ def closed_cleanly(data_dir: Path) -> None:
 
 def remove_indexes(home: Path) -> int:
     """Remove index files. After a kill one may be half written, with which nothing loads; they are rebuilt."""
-    files = [file for file in home.rglob("*.idx") if file.parent.name == "indexes"]
+    files = [file for end in ("idx", "sidx") for file in home.rglob(f"*.{end}") if file.parent.name == "indexes"]
     for file in files:
         file.unlink()
     return len(files)

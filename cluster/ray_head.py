@@ -17,6 +17,7 @@ from cluster.processes import MARK, mark, ray_processes
 from cluster.serve_file import SERVE_ENVIRONMENT
 from cluster.state import StartedProcess, State
 from cluster.worker_setup import HOOK, HOOK_VARIABLE
+from deployments.closed import INSECURE_VARIABLE
 from policies.errors import Unavailable
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -58,7 +59,8 @@ def environment(state: State) -> dict[str, str]:
         "PYTHONPATH": str(PROJECT_ROOT),
         "RAYRAG_DATA_DIR": str(data_dir),
         "HF_HUB_OFFLINE": "1",
-        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_MODE": (os.environ.get("RAY_AUTH_MODE") if state.insecure_dev else None) or "token",
+        INSECURE_VARIABLE: "1" if state.insecure_dev else "0",
         "RAY_AUTH_TOKEN_PATH": str(state.ray_token_file),
         "RAY_USAGE_STATS_ENABLED": "0",
         # By its name for other systems, but this is what keeps Ray from turning 127.0.0.1 into the host's

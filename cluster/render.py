@@ -8,11 +8,13 @@ from typing import Any
 
 import yaml
 
+from cluster.manifest_rules import faults, warnings
 from cluster.processes import is_loopback
 from cluster.serve_file import SERVE_ENVIRONMENT, ServeFile, read_serve_file
 from cluster.spec import Group, Peer, Spec, WorkerGroup, read_spec
 from index.settings import application_args
 from policies.errors import ConfigurationError
+from policies.secret_files import MODE_VARIABLE
 
 Manifest = dict[str, Any]
 
@@ -23,8 +25,11 @@ PART = "app.kubernetes.io/part-of"
 SHUTDOWN_S = 120
 
 
-def write_manifests(config: Path, spec_file: Path, out: Path) -> list[Path]:
-    """Render all manifests into a directory and give their paths. Raises `ConfigurationError` for wrong input."""
+def write_manifests(config: Path, spec_file: Path, out: Path) -> tuple[list[Path], list[str]]:
+    """Render all manifests into a directory. Gives their paths, and warnings for the operator's eyes.
+
+    Raises `ConfigurationError` for wrong input.
+    """
     rendered = render(config, spec_file)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -32,11 +37,12 @@ def write_manifests(config: Path, spec_file: Path, out: Path) -> list[Path]:
             (out / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"{out}: {error.strerror or error}: give another directory with --out.") from error
-    return [out / name for name in rendered]
+    documents = [document for text in rendered.values() for document in yaml.safe_load_all(text)]
+    return [out / name for name in rendered], list(warnings(documents))
 
 
 def render(config: Path, spec_file: Path) -> dict[str, str]:
-    """Give the text of each manifest by file name."""
+    """Give the text of each manifest by file name. Raises `ConfigurationError` for what would be open."""
     spec = read_spec(spec_file)
     # Neither this machine's directories nor its environment belong in the manifests.
     file = read_serve_file(config, str(application_args(config).get("data_dir") or DATA_DIR))
@@ -48,6 +54,10 @@ def render(config: Path, spec_file: Path) -> dict[str, str]:
         "raycluster.yaml": [config_map(spec, file), ray_cluster(spec, file)],
         "networkpolicy.yaml": [network_policy(spec, file)],
     }
+    # The same rules hold for what a specification brings: an environment, an image, who may come in.
+    found = list(dict.fromkeys(faults([part for parts in documents.values() for part in parts])))
+    if found:
+        raise ConfigurationError("\n".join(f"{spec_file}: {fault}" for fault in found))
     return {name: _text(parts) for name, parts in documents.items()}
 
 
@@ -80,10 +90,13 @@ def ray_job(spec: Spec, file: ServeFile) -> Manifest:
                 "name": "ray-job-submitter",
                 "image": spec.image,
                 "imagePullPolicy": spec.image_pull_policy,
-                "securityContext": _container_security(),
+                "securityContext": {**_container_security(), "readOnlyRootFilesystem": True},
                 "resources": _resources("500m", "1Gi", 0),
+                "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 - a volume of the pod's own
+                "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],  # noqa: S108
             }
         ],
+        "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "1Gi"}}],
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "securityContext": _pod_security(spec),
@@ -214,7 +227,7 @@ def _pod(
                 "env": _environment(spec, file),
                 "ports": [{"containerPort": port, "name": name} for name, port in ports.items()],
                 "resources": _resources(group.cpu, group.memory, group.gpu),
-                "securityContext": _container_security(),
+                "securityContext": {**_container_security(), "readOnlyRootFilesystem": True},
                 "volumeMounts": _mounts(spec, file, config=not serves),
                 **probes,
             }
@@ -238,6 +251,7 @@ def _environment(spec: Spec, file: ServeFile) -> list[Manifest]:
         "HOME": "/tmp",  # noqa: S108 - a volume of the pod's own
         "RAYRAG_DATA_DIR": file.args.data_dir,
         "RAY_USAGE_STATS_ENABLED": "0",
+        MODE_VARIABLE: "mounted",
         **SERVE_ENVIRONMENT,
         **spec.environment,
     }

@@ -24,6 +24,8 @@ SERVE_ENVIRONMENT = {
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
     # Uploads travel by value then: more than `limits.max_upload_mb`, with room for their envelope.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": "256000000",
+    # Serve's own answers say as little as the application's.
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.front_door:middlewares",
     # Ray would give every worker the same low priority; so the stages of a bulk job lower theirs (ingest.niceness), and
     # questions come first.
     "RAY_worker_niceness": "0",

@@ -31,6 +31,7 @@ def sources_add(
     uri: Annotated[str, typer.Argument(help="A folder, a file, s3://…, or https://…")] = "",
     tenant: Annotated[str, typer.Option(help="Whose documents these are.")] = "",
     acl: Annotated[str, typer.Option(help="Who reads what the source says nothing about: group:a,user:b.")] = "",
+    label: Annotated[str, typer.Option(help="Of what says none itself: public, internal, confidential…")] = "",
     watch: Annotated[bool, typer.Option("--watch/--no-watch", help="Follow changes as they happen.")] = True,
     file: Annotated[Path | None, typer.Option(help="A sources.yaml: every kind of source, all settings.")] = None,
     check: Annotated[bool, typer.Option("--check/--no-check", help="Reach the source first, from here.")] = True,
@@ -38,7 +39,7 @@ def sources_add(
     data_dir: DataDirOption = None,
 ) -> None:
     """Keep a source fresh from now on, or give a known one new settings."""
-    wanted = _described(name, uri, tenant, acl, watch, file)
+    wanted = _described(name, uri, tenant, acl, label, watch, file)
     with opened_ledger(config, data_dir) as ledger:
         for settings in wanted:
             if check:
@@ -145,21 +146,25 @@ def print_sources(states: Sequence[dict[str, Any]]) -> None:
     print_table(("source", "kind", "state", "documents", "dead letters", "lag", "last error"), rows)
 
 
-def _described(name: str, uri: str, tenant: str, acl: str, watch: bool, file: Path | None) -> Sequence[SourceSettings]:
+def _described(
+    name: str, uri: str, tenant: str, acl: str, label: str, watch: bool, file: Path | None
+) -> Sequence[SourceSettings]:
     from ingest.acl_file import parse_acl
     from ingest.sources import read_sources_file, source_of
     from policies.access import NOBODY
+    from policies.labels import Label
 
     if file is not None:
-        if uri or tenant or acl:
-            raise InvalidRequest("--file says it all: leave out URI, --tenant and --acl.")
+        if uri or tenant or acl or label:
+            raise InvalidRequest("--file says it all: leave out URI, --tenant, --acl and --label.")
         found = [settings for settings in read_sources_file(file) if name in ("", settings.name)]
         if not found:
             raise NotFound(f"{file}: no source is named {name}")
         return found
     if not (name and uri and tenant):
         raise InvalidRequest("Give NAME, URI and --tenant, or --file sources.yaml.")
-    return [source_of(name, uri, tenant, parse_acl(acl) if acl else NOBODY, watch)]
+    rule, known = parse_acl(acl) if acl else NOBODY, Label.of(label) if label else None
+    return [source_of(name, uri, tenant, rule, watch, known)]
 
 
 def _check(settings: SourceSettings) -> None:

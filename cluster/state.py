@@ -47,6 +47,8 @@ class State:
     ray_temp: str
     started_at: float
     processes: tuple[StartedProcess, ...] = field(default=())
+    insecure_dev: bool = False
+    """Started with `--insecure-dev`: what would be refused is only said."""
 
     @property
     def api(self) -> str:

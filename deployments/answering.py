@@ -16,11 +16,13 @@ from deployments.calls import idempotent
 from deployments.contract import CitationBody, QueryRequest, QueryResponse
 from deployments.generation import EXTRACTIVE, Delta, Task, Written
 from deployments.metrics import Metrics
-from deployments.prompting import UNKNOWN, Turn
+from deployments.prompting import UNKNOWN, Turn, balanced
 from deployments.retrieval import Retrieved, Search
 from index.document import Hit
-from policies.citations import CitationChecker, Evidence, holds
+from policies.citations import Evidence, holds
 from policies.guard import GuardedRequest
+from policies.limits import CHARACTERS_PER_TOKEN
+from policies.outgoing import Outgoing
 
 MIN_ANSWER_PASSAGES = 8
 CONFIRM_S = 1.0
@@ -47,10 +49,17 @@ class Options:
 class Answering:
     """Holds the handles of the stages behind the ingress."""
 
-    def __init__(self, retrieval: DeploymentHandle[Any], generation: DeploymentHandle[Any], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        retrieval: DeploymentHandle[Any],
+        generation: DeploymentHandle[Any],
+        metrics: Metrics,
+        context_chunks: int = MIN_ANSWER_PASSAGES,
+    ) -> None:
         self._retrieval = retrieval
         self._generation = generation
         self._metrics = metrics
+        self._context_chunks = context_chunks
 
     async def retrieve(self, guarded: GuardedRequest, body: QueryRequest, top_k: int) -> Retrieved:
         """Find passages within the caller's rights; what is found counts as shown."""
@@ -75,8 +84,10 @@ class Answering:
         A model's words leave while the caller may read all that the model read; a citation, while they may read that.
         """
         started = time.perf_counter()
-        found = await self.retrieve(guarded, body, max(body.top_k, MIN_ANSWER_PASSAGES))
-        hits = found.hits
+        passages = max(body.top_k, MIN_ANSWER_PASSAGES)
+        found = await self.retrieve(guarded, body, 2 * passages)  # so that one source need not fill the context
+        hits = balanced(found.hits, passages, self._context_chunks)
+        found = replace(found, hits=hits)
         timings = dict(found.timings_ms)
         task = _task(guarded, body.question, found, options)
         checker = guarded.citing([_evidence(hit) for hit in hits])
@@ -91,7 +102,7 @@ class Answering:
                     else:
                         written = event
         assert written is not None, "an answer's stream ends in Written"
-        rest = await guarded.output(written.answer or checker.finish())
+        rest = await guarded.output(checker.quoting(written.answer) if written.answer else checker.finish())
         citations = await self._citations(guarded, written, checker, hits)
         if citations is None:  # a right went while the answer was written: nothing of it may leave
             rest, written, citations, pieces = UNKNOWN, replace(written, abstained=True), [], []
@@ -117,31 +128,37 @@ class Answering:
         )
 
     async def _write(
-        self, guarded: GuardedRequest, task: Task, checker: CitationChecker
+        self, guarded: GuardedRequest, task: Task, checker: Outgoing
     ) -> AsyncGenerator[Text | Written, None]:
         """Stream a model's checked text, then how it ended: at once, abstained, when a right to what it read went."""
         stream: Any = self._generation.options(stream=True).answer.remote(task)
         confirmed = -math.inf
-        async for event in stream:
-            if not isinstance(event, Delta):
-                yield event
-                continue
-            checked = await guarded.output(checker.feed(_encodable(event.text)))
-            if checked and time.monotonic() - confirmed >= CONFIRM_S:
-                confirmed = time.monotonic()
-                if not await self._may_read(guarded, task.passages):
-                    stream.cancel()
-                    yield Written(event.generator, abstained=True)
-                    return
-            if checked:
-                yield Text(checked)
+        said, written = 0, None
+        try:
+            async for event in stream:
+                if not isinstance(event, Delta):
+                    written = event
+                    yield event
+                    continue
+                said += len(event.text)
+                checked = await guarded.output(checker.feed(_encodable(event.text)))
+                if checked and time.monotonic() - confirmed >= CONFIRM_S:
+                    confirmed = time.monotonic()
+                    if not await self._may_read(guarded, task.passages):
+                        stream.cancel()
+                        yield Written(event.generator, abstained=True)
+                        return
+                if checked:
+                    yield Text(checked)
+        finally:  # also for who left before the end
+            guarded.spent(_tokens(task, said, written))
 
     async def _may_read(self, guarded: GuardedRequest, hits: Sequence[Hit]) -> bool:
         allowed = await idempotent(lambda: self._retrieval.confirm.remote(guarded.principal, hits))
         return all(hit.chunk_id in allowed for hit in hits)
 
     async def _citations(
-        self, guarded: GuardedRequest, written: Written, checker: CitationChecker, hits: Sequence[Hit]
+        self, guarded: GuardedRequest, written: Written, checker: Outgoing, hits: Sequence[Hit]
     ) -> list[CitationBody] | None:
         if written.quotes:
             begins = [hit.start for hit in hits]
@@ -168,7 +185,18 @@ def _task(guarded: GuardedRequest, question: str, found: Retrieved, options: Opt
         temperature=options.temperature,
         request_id=guarded.request_id,
         model_id=found.model_id,
+        keep=not guarded.read_only,
     )
+
+
+def _tokens(task: Task, said: int, written: Written | None) -> int:
+    """Give what an answer cost: as its model says, else by its characters; nothing where no model spoke."""
+    if written is not None and written.tokens is not None:
+        return written.tokens
+    if not said:
+        return 0
+    read = [task.question, *(hit.text for hit in task.passages), *(turn.content for turn in task.history)]
+    return math.ceil((sum(map(len, read)) + said) / CHARACTERS_PER_TOKEN)
 
 
 def _encodable(text: str) -> str:
@@ -186,7 +214,7 @@ def as_of(hits: Sequence[Hit]) -> str:
 
 
 def _evidence(hit: Hit) -> Evidence:
-    return Evidence(hit.chunk_id, hit.document_id, hit.text, hit.start, hit.end, hit.title)
+    return Evidence(hit.chunk_id, hit.document_id, hit.text, hit.start, hit.end, hit.title, hit.uri)
 
 
 def _citation(n: int, hit: Hit, start: int, end: int) -> CitationBody:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ray.serve import Application
 
+from deployments.closed import require_closed_cluster
 from deployments.embedding import Embedding
 from deployments.freshness import Freshness
 from deployments.generation import Generation
@@ -24,7 +25,11 @@ from index.settings import AppArgs
 
 
 def build(args: AppArgs) -> Application:
-    """Bind every deployment with the configuration and the handles it calls. Imports no model library."""
+    """Bind every deployment with the configuration and the handles it calls. Imports no model library.
+
+    Raises `ConfigurationError` on a cluster that is open to whoever reaches it.
+    """
+    require_closed_cluster()
     embedding = _bind(Embedding, args)
     reranking = _bind(Reranking, args)
     retrieval = _bind(Retrieval, args, embedding, reranking)

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from index.labels import LabelWord, SaidLabel
+
 DocumentId = str
 
 
@@ -93,6 +95,12 @@ class RuleBody(Body):
     deny: list[str] = Field(default_factory=list, max_length=10_000)
 
 
+class RuleChange(RuleBody):
+    """Who may read from now on. `label`: the new one; the document keeps its own where it is left out."""
+
+    label: SaidLabel = None
+
+
 class DocumentUpload(Body):
     """A document as JSON, the same as a JSONL row of bulk ingestion."""
 
@@ -101,16 +109,18 @@ class DocumentUpload(Body):
     text: str = Field(min_length=1)
     uri: str | None = Field(default=None, max_length=2048)
     acl: list[str] | RuleBody | None = None
+    label: SaidLabel = None
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
 class DocumentStatus(Body):
-    """What became of an upload."""
+    """What became of an upload. `warning`: what its uploader should look at, such as text that nobody sees."""
 
     document_id: str
     version: int | None
     status: Literal["indexed", "unchanged", "quarantined", "deleted", "updated"]
     reason: str | None = None
+    warning: str | None = None
 
 
 class UploadResponse(Body):
@@ -120,6 +130,7 @@ class UploadResponse(Body):
     version: int | None
     status: str
     reason: str | None = None
+    warning: str | None = None
     documents: list[DocumentStatus] = []
 
 
@@ -134,6 +145,7 @@ class DocumentBody(Body):
     chunks: int
     updated_at: str
     source: str
+    label: LabelWord
 
 
 class DocumentPage(Body):

@@ -57,14 +57,15 @@ class Embedding:
         self._loaded(live.model_id).encode_query(["warm-up"])
 
     async def question(self, tenant: str, text: str, model_id: str, keep: bool = True) -> QuestionVectors:
-        """Embed a question, through what this tenant has asked before. `keep=False` leaves no trace in the cache.
+        """Embed a question, through what this tenant has asked before. `keep=False` leaves no trace: no cache is asked.
 
         Raises `NotFound` for a model that the index does not hold.
         """
-        known = self._questions.get((tenant, model_id, text))
-        self._metrics.cache("question", hit=known is not None)
-        if known is not None:
-            return known
+        if keep:  # to look a question up already moves it to the front
+            known = self._questions.get((tenant, model_id, text))
+            self._metrics.cache("question", hit=known is not None)
+            if known is not None:
+                return known
         made: QuestionVectors | RayragError = await self._batch((model_id, text))
         if isinstance(made, RayragError):
             raise made

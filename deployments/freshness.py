@@ -92,7 +92,7 @@ class Freshness:
             raise
 
     def _open(self, source: StoredSource) -> Opened:
-        settings = parse_source(source.config, source.name)
+        settings = parse_source(source.config, source.name).with_label(self._args.identity.default_label)
         sync = SourceSync(
             settings,
             uri_of(settings),

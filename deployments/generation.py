@@ -23,7 +23,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.extractive import Passage, candidates, choose
 from deployments.prompting import Turn, is_unknown, messages
-from deployments.writers import ModelFailed, OpenAiWriter, VllmWriter, Wish, Writer
+from deployments.writers import ModelFailed, OpenAiWriter, Usage, VllmWriter, Wish, Writer
 from index.document import Hit
 from index.settings import AppArgs
 
@@ -35,7 +35,7 @@ EXTRACTIVE = "extractive"
 class Task:
     """What to answer, from which passages, for whom. `max_tokens` and `temperature` override the configuration's.
 
-    `model_id`: the embedding model that found the passages; None: none did.
+    `model_id`: the embedding model that found the passages; None: none did. `keep=False`: leave no trace in caches.
     """
 
     question: str
@@ -46,6 +46,7 @@ class Task:
     temperature: float | None = None
     request_id: str = ""
     model_id: str | None = None
+    keep: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,8 @@ class Written:
     answer: str = ""
     quotes: tuple[Excerpt, ...] = ()
     degraded: tuple[str, ...] = ()
+    tokens: int | None = None
+    """What the model says that this took, prompt and answer; None: it does not say."""
 
 
 @serve.deployment(name="Generation")
@@ -91,18 +94,23 @@ class Generation:
             yield await self._extract(task, ())
             return
         spoken: list[str] = []
+        tokens: int | None = None
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                prompt, wish = self._prompt(task), Wish(task.max_tokens, task.temperature, task.request_id, task.tenant)
-                async for text in self._writer.write(prompt, wish):
-                    spoken.append(text)
-                    yield Delta(text, self._writer.name)
+                prompt = self._prompt(task)
+                wish = Wish(task.max_tokens, task.temperature, task.request_id, task.tenant, task.keep)
+                async for piece in self._writer.write(prompt, wish):
+                    if isinstance(piece, Usage):
+                        tokens = piece.tokens
+                        continue
+                    spoken.append(piece)
+                    yield Delta(piece, self._writer.name)
         except (ModelFailed, TimeoutError) as error:
             if spoken or self._settings.fallback == "none":
                 raise ModelFailed(str(error) or "the model took too long") from error
             yield await self._extract(task, ("generation",))
             return
-        yield Written(self._writer.name, abstained=is_unknown("".join(spoken)))
+        yield Written(self._writer.name, abstained=is_unknown("".join(spoken)), tokens=tokens)
 
     def _prompt(self, task: Task) -> list[Any]:
         return list(messages(task.question, task.passages[: self._settings.context_chunks], task.history))

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import APIKeyHeader
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse
 from deployments import openai_api
 from deployments.answering import Answering, Options, Text, as_of, collect
 from deployments.boundary import Boundary
+from deployments.callers import BearerToken, Caller, RequestId
 from deployments.contract import (
     ChatRequest,
     DocumentBody,
@@ -33,7 +34,7 @@ from deployments.contract import (
     QueryRequest,
     QueryResponse,
     RetrieveResponse,
-    RuleBody,
+    RuleChange,
     SourceBody,
     SourcesResponse,
     StatusWord,
@@ -41,8 +42,11 @@ from deployments.contract import (
     WebhookResponse,
 )
 from deployments.exposition import exposition
-from deployments.identity import audit_log, policy_version, scrape_token, verifier
+from deployments.identity import audit_log, credentials, policy_version, scrape_token
+from deployments.limits import limits
 from deployments.metrics import Metrics
+from deployments.sign_in_desk import sign_in_desk
+from deployments.sign_in_routes import router as sign_in_router
 from deployments.streaming import query_events, streamed
 from deployments.uploads import read_uploads, upload_response
 from deployments.webhooks import PATH as WEBHOOKS
@@ -54,18 +58,24 @@ from index.settings import AppArgs
 from ingest.source_states import source_states
 from policies.access import AccessRule
 from policies.audit_chain import question_sha256
-from policies.errors import InvalidRequest, NotFound, RayragError, TooLarge, Unauthenticated
-from policies.guard import Guard
+from policies.errors import InvalidRequest, NotFound, RayragError, TooLarge
+from policies.grants import SOMEWHERE
+from policies.guard import Guard, Screens
+from policies.links import Links
+from policies.principals import Principal
 from policies.roles import Roles
 
 log = logging.getLogger("ray.serve")
 
 ASK = ("rag:query", "rag:query:readonly")
+# Whoever holds one for some sources only passes the door, and finds nothing of the other sources behind it.
+WRITE = ("documents:write", "documents:write" + SOMEWHERE)
+DELETE = ("documents:delete", "documents:delete" + SOMEWHERE)
+MONITOR = ("system:monitor", "system:monitor" + SOMEWHERE)
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: {"model": Problem, "content": {"application/problem+json": {}}} for code in (401, 403, 413, 422, 429, 503)
 }
-_bearer = HTTPBearer(auto_error=False)
 _signature = APIKeyHeader(name="webhook-signature", scheme_name="StandardWebhooks", auto_error=False)
 api = FastAPI(
     title="rayrag",
@@ -86,36 +96,14 @@ def _raise(_: Request, error: Exception) -> Response:
 api.add_exception_handler(RequestValidationError, _raise)
 api.add_exception_handler(HTTPException, _raise)
 api.add_middleware(Boundary)
-
-
-async def _bearer_token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
-    if credentials is None:
-        raise Unauthenticated("no bearer token")
-    return credentials.credentials
-
-
-BearerToken = Annotated[str, Depends(_bearer_token)]
-
-
-async def _token(request: Request, token: BearerToken) -> str:
-    # Before the parameters and the body are looked at: what is wrong with them is not for strangers.
-    await request.app.state.authenticate(token)
-    return token
-
-
-def _request_id(request: Request) -> str:
-    return str(request.state.request_id)
-
-
-Token = Annotated[str, Depends(_token)]
-RequestId = Annotated[str, Depends(_request_id)]
+api.include_router(sign_in_router)
 
 
 # Ray freezes the routes when the class is decorated: what they use must stand above it.
 
 
 @api.get("/openapi.json", include_in_schema=False)
-async def _openapi(request: Request, _: Token) -> JSONResponse:
+async def _openapi(request: Request, _: Caller) -> JSONResponse:
     """Describe the routes, to whoever has a token."""
     return JSONResponse(request.app.openapi())
 
@@ -139,6 +127,7 @@ def _document(record: DocumentRecord) -> DocumentBody:
         chunks=record.chunk_count,
         updated_at=datetime.fromtimestamp(record.updated_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         source=record.source,
+        label=record.label,
     )
 
 
@@ -157,34 +146,42 @@ class Ingress:
     ) -> None:
         self._args = args
         # The middleware was built before the configuration was known.
-        api.state.limits = args.limits
+        api.state.limits, api.state.http = args.limits, args.http
         self._sync = sync
         self._freshness = freshness
         self._metrics = Metrics("ingress")
-        self._answering = Answering(retrieval, generation, self._metrics)
+        self._answering = Answering(retrieval, generation, self._metrics, args.generation.context_chunks)
         self._retrieval = retrieval
         self._ledger = Ledger(args.store.ledger)
         self._scrape_token = scrape_token(args.identity)
         self._roles = Roles.load(args.identity.roles)
         audit, policies = audit_log(args), policy_version(args)
-        self._guard = Guard(verifier(args.identity), self._roles, audit, policies)
+        counted = limits(args.limits, self._metrics)
+        known = credentials(args.identity, self._ledger, self._roles)
+        screens = Screens(links=Links.to(args.generation.link_hosts))
+        self._guard = Guard(
+            known.identity, self._roles, audit, policies, screens, limits=[counted], charges=[counted.charge]
+        )
+        api.state.sign_in = sign_in_desk(
+            args.identity, known, self._ledger, self._guard, audit, policies, counted.sign_in
+        )
         self._webhooks = Webhooks(self._ledger, audit, policies)
         api.state.authenticate = self._guard.authenticate
 
     # ---- questions
 
     @api.post("/v1/query", response_model=QueryResponse, responses=_PROBLEMS)
-    async def query(self, body: QueryRequest, token: Token, request_id: RequestId) -> Any:
+    async def query(self, body: QueryRequest, caller: Caller, request_id: RequestId) -> Any:
         """Answer a question with citations. `stream`: server-sent events token, citations, done or error."""
-        answer = self._answer(body, Options(), token, request_id)
+        answer = self._answer(body, Options(), caller, request_id)
         if body.stream:
             return await streamed(answer, query_events, request_id)
         return await collect(answer)
 
     @api.post("/v1/retrieve", response_model=RetrieveResponse, responses=_PROBLEMS)
-    async def retrieve(self, body: QueryRequest, token: Token, request_id: RequestId) -> RetrieveResponse:
+    async def retrieve(self, body: QueryRequest, caller: Caller, request_id: RequestId) -> RetrieveResponse:
         """Give the passages that would answer, best first."""
-        async with self._guard.request(token, ASK, "retrieve", request_id, _noted(body)) as guarded:
+        async with self._guard.request(caller, ASK, "retrieve", request_id, _noted(body)) as guarded:
             self._check(body)
             found = await self._answering.retrieve(guarded, body, body.top_k)
             guarded.shown(hit.chunk_id for hit in found.hits)
@@ -197,28 +194,28 @@ class Ingress:
         )
 
     @api.post("/v1/chat/completions", responses=_PROBLEMS)
-    async def chat(self, body: ChatRequest, token: Token, request_id: RequestId) -> Any:
+    async def chat(self, body: ChatRequest, caller: Caller, request_id: RequestId) -> Any:
         """OpenAI's chat completions: the last user message is the question; citations come with the message."""
-        question, options = openai_api.question_of(body)
-        answer = self._answer(QueryRequest(question=question), options, token, request_id)
+        question, options = openai_api.question_of(body, self._args.limits)
+        answer = self._answer(QueryRequest(question=question), options, caller, request_id)
         if body.stream:
             return await streamed(answer, openai_api.events(body), request_id)
         return openai_api.completion(body, await collect(answer))
 
     @api.get("/v1/models", responses=_PROBLEMS)
-    async def models(self, token: Token, request_id: RequestId) -> dict[str, Any]:
+    async def models(self, caller: Caller, request_id: RequestId) -> dict[str, Any]:
         """OpenAI's list: the one name that this application answers to."""
-        async with self._guard.request(token, ASK, "models", request_id):
+        async with self._guard.request(caller, ASK, "models", request_id):
             return openai_api.models(self._args.generation.served_name)
 
     # ---- documents
 
     @api.post("/v1/documents", status_code=201, response_model=UploadResponse, responses=_PROBLEMS)
-    async def upload(self, request: Request, token: Token, request_id: RequestId) -> UploadResponse:
+    async def upload(self, request: Request, caller: Caller, request_id: RequestId) -> UploadResponse:
         """Index one JSON document or the files of a multipart form; searchable when this answers."""
-        async with self._guard.request(token, "rag:upload", "upload", request_id) as guarded:
+        async with self._guard.request(caller, "rag:upload", "upload", request_id) as guarded:
             uploads = await read_uploads(request, int(self._args.limits.max_upload_mb * 1_000_000))
-            overwrite = self._roles.allows(guarded.principal, "documents:write")
+            overwrite = self._roles.scope(guarded.principal, "documents:write")
             outcomes = [await self._sync.put.remote(guarded.principal, upload, overwrite) for upload in uploads]
             guarded.note({"documents": [outcome.document_id for outcome in outcomes]})
             return upload_response(outcomes)
@@ -226,51 +223,57 @@ class Ingress:
     @api.get("/v1/documents", response_model=DocumentPage, responses=_PROBLEMS)
     async def documents(
         self,
-        token: Token,
+        caller: Caller,
         request_id: RequestId,
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
         after: Annotated[str | None, Query(max_length=64)] = None,
     ) -> DocumentPage:
         """List the documents that the caller may see, in order of their id."""
-        async with self._guard.request(token, "rag:view_sources", "documents.list", request_id) as guarded:
+        async with self._guard.request(caller, "rag:view_sources", "documents.list", request_id) as guarded:
             found = await asyncio.to_thread(self._ledger.list, guarded.principal, limit + 1, after)
         page = found[:limit]
         more = page[-1].document_id if len(found) > limit else None
         return DocumentPage(documents=[_document(record) for record in page], next=more)
 
     @api.get("/v1/documents/{document_id}", response_model=DocumentBody, responses=_PROBLEMS)
-    async def document(self, document_id: str, token: Token, request_id: RequestId) -> DocumentBody:
+    async def document(self, document_id: str, caller: Caller, request_id: RequestId) -> DocumentBody:
         """Give one document; 404 for unknown and for not yours."""
-        async with self._guard.request(token, "rag:view_sources", "documents.get", request_id) as guarded:
+        async with self._guard.request(caller, "rag:view_sources", "documents.get", request_id) as guarded:
             found = await asyncio.to_thread(self._ledger.get, guarded.principal, document_id)
             if found is None:
                 raise NotFound("no such document")
             return _document(found)
 
     @api.put("/v1/documents/{document_id}/acl", response_model=DocumentStatus, responses=_PROBLEMS)
-    async def set_rule(self, document_id: str, body: RuleBody, token: Token, request_id: RequestId) -> DocumentStatus:
-        """Change who may read; when this answers, no reader sees the old state."""
+    async def set_rule(
+        self, document_id: str, body: RuleChange, caller: Caller, request_id: RequestId
+    ) -> DocumentStatus:
+        """Change who may read, and the label; when this answers, no reader sees the old state."""
         rule = AccessRule.of(body.allow, body.deny)
-        detail = {"document": document_id[:64]}
-        async with self._guard.request(token, "documents:write", "documents.acl", request_id, detail) as guarded:
-            stored = await self._sync.set_rule.remote(guarded.principal, document_id, rule)
+        detail = {"document": document_id[:64]} | ({} if body.label is None else {"label": body.label.word})
+        async with self._guard.request(caller, WRITE, "documents.acl", request_id, detail) as guarded:
+            scope = self._roles.scope(guarded.principal, WRITE[0])
+            stored = await self._sync.set_rule.remote(guarded.principal, document_id, rule, body.label, scope)
         return DocumentStatus(document_id=document_id, version=stored.version, status="updated")
 
     @api.delete("/v1/documents/{document_id}", response_model=DocumentStatus, responses=_PROBLEMS)
-    async def delete(self, document_id: str, token: Token, request_id: RequestId) -> DocumentStatus:
+    async def delete(self, document_id: str, caller: Caller, request_id: RequestId) -> DocumentStatus:
         """Delete; when this answers, no reader sees it."""
         detail = {"document": document_id[:64]}
-        async with self._guard.request(token, "documents:delete", "documents.delete", request_id, detail) as guarded:
-            await self._sync.delete.remote(guarded.principal, document_id)
+        async with self._guard.request(caller, DELETE, "documents.delete", request_id, detail) as guarded:
+            scope = self._roles.scope(guarded.principal, DELETE[0])
+            await self._sync.delete.remote(guarded.principal, document_id, scope)
         return DocumentStatus(document_id=document_id, version=None, status="deleted")
 
     # ---- sources
 
     @api.get("/v1/sources", response_model=SourcesResponse, responses=_PROBLEMS)
-    async def sources(self, token: Token, request_id: RequestId) -> SourcesResponse:
+    async def sources(self, caller: Caller, request_id: RequestId) -> SourcesResponse:
         """Give the state, the lag and the last error of each source of the caller's tenant that is kept fresh."""
-        async with self._guard.request(token, "system:monitor", "sources", request_id) as guarded:
-            found = await asyncio.to_thread(source_states, self._ledger, guarded.principal.tenant)
+        async with self._guard.request(caller, MONITOR, "sources", request_id) as guarded:
+            scope = self._roles.scope(guarded.principal, MONITOR[0])
+            states = await asyncio.to_thread(source_states, self._ledger, guarded.principal.tenant)
+            found = [state for state in states if scope.covers(state.name)]
             try:
                 running = bool(await self._freshness.running.remote())
             except (RayError, RayServeException):
@@ -313,7 +316,8 @@ class Ingress:
     async def metrics(self, token: BearerToken, request_id: RequestId) -> Response:
         """Prometheus text of all nodes, for the scrape token or `system:monitor`."""
         if self._scrape_token is None or not hmac.compare_digest(token.encode(), self._scrape_token.encode()):
-            async with self._guard.request(token, "system:monitor", "metrics", request_id):
+            caller = await self._guard.authenticate(token)
+            async with self._guard.request(caller, "system:monitor", "metrics", request_id):
                 pass
         return Response(await asyncio.to_thread(exposition), media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -326,9 +330,9 @@ class Ingress:
             raise InvalidRequest("question: say something")
 
     async def _answer(
-        self, body: QueryRequest, options: Options, token: str, request_id: str
+        self, body: QueryRequest, options: Options, caller: Principal, request_id: str
     ) -> AsyncIterator[Text | QueryResponse]:
-        async with self._guard.request(token, ASK, "query", request_id, _noted(body)) as guarded:
+        async with self._guard.request(caller, ASK, "query", request_id, _noted(body)) as guarded:
             self._check(body)
             openai_api.check_model(options.model, self._args.generation.served_name)
             final = None

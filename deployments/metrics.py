@@ -23,6 +23,7 @@ class Metrics:
         self._first_token = Histogram("rag_time_to_first_token_seconds", "Until the first streamed text", _SECONDS)
         self._active = Gauge("rag_active_connections", "Requests in work", ("service",))
         self._errors = Counter("rag_errors", "Errors told to callers", ("error_type", "service"))
+        self._refused = Counter("rag_tokens_refused", "Requests without a token that holds", ("reason",))
         self._degraded = Counter("rag_degraded", "Stages that did less than configured", ("stage",))
         self._withheld = Counter("rag_withheld", "Passages held back by the second gate", ("reason",))
         self._hits = Counter("rag_cache_hits", "Cache hits", ("cache",))
@@ -69,6 +70,10 @@ class Metrics:
     def error(self, kind: str) -> None:
         """Count an error by its class."""
         self._errors.inc(1, {"error_type": kind, "service": self._service})
+
+    def refused(self, reason: str) -> None:
+        """Count a token that was refused. `reason` is a word of ours, never of the token."""
+        self._refused.inc(1, {"reason": reason})
 
     def degraded(self, stage: str) -> None:
         """Count a stage that did less than configured."""

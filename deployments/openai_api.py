@@ -10,7 +10,8 @@ from deployments.answering import Options, Text
 from deployments.contract import ChatMessage, ChatRequest, QueryResponse
 from deployments.prompting import Turn
 from deployments.streaming import as_json
-from policies.errors import InvalidRequest, NotFound
+from index.settings import LimitSettings
+from policies.errors import InvalidRequest, NotFound, TooLarge
 
 Answer = AsyncIterator[Text | QueryResponse]
 
@@ -21,8 +22,13 @@ def check_model(asked: str | None, served: str) -> None:
         raise NotFound(f"no model '{asked[:64]}'")
 
 
-def question_of(body: ChatRequest) -> tuple[str, Options]:
-    """Take the last user message as the question and what came before as history. Raises `InvalidRequest`."""
+def question_of(body: ChatRequest, limits: LimitSettings) -> tuple[str, Options]:
+    """Take the last user message as the question and what came before as history.
+
+    Raises `InvalidRequest`, and `TooLarge` for more messages, or a longer history, than `limits` let in.
+    """
+    if len(body.messages) > limits.max_messages:
+        raise TooLarge(f"messages: at most {limits.max_messages}")
     users = [place for place, message in enumerate(body.messages) if message.role == "user"]
     if not users:
         raise InvalidRequest("messages: there is no user message")
@@ -31,6 +37,8 @@ def question_of(body: ChatRequest) -> tuple[str, Options]:
         raise InvalidRequest("messages: the last user message is empty")
     earlier = body.messages[: users[-1]]
     history = tuple(Turn(m.role, _text(m)) for m in earlier if m.role in ("user", "assistant"))
+    if sum(len(turn.content) for turn in history) > limits.max_history_chars:
+        raise TooLarge(f"messages: at most {limits.max_history_chars} characters before the last question")
     tokens = body.max_completion_tokens or body.max_tokens
     return question, Options(history, tokens, body.temperature, body.model)
 
@@ -91,5 +99,9 @@ def _chunk(head: dict[str, Any], delta: dict[str, Any], finish: str | None = Non
 def _text(message: ChatMessage) -> str:
     if isinstance(message.content, list):
         parts = [part.get("text") for part in message.content if part.get("type") == "text"]
-        return "\n".join(part for part in parts if isinstance(part, str))
-    return message.content or ""
+        text = "\n".join(part for part in parts if isinstance(part, str))
+    else:
+        text = message.content or ""
+    if any("\ud800" <= character <= "\udfff" for character in text):  # `question` refuses these by its type
+        raise InvalidRequest("messages: a text holds a lone surrogate, which is no character")
+    return text

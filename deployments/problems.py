@@ -20,11 +20,15 @@ from policies.errors import (
     ContentBlocked,
     DocumentRejected,
     Forbidden,
+    HeadersTooLarge,
     InvalidRequest,
     NotFound,
     Overloaded,
     RayragError,
+    RightsUnreadable,
+    SignInRefused,
     SourceUnavailable,
+    TokenRejected,
     TooLarge,
     Unauthenticated,
     Unavailable,
@@ -35,11 +39,14 @@ log = logging.getLogger("ray.serve")
 
 STATUS: dict[type[RayragError], HTTPStatus] = {
     Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    TokenRejected: HTTPStatus.UNAUTHORIZED,
+    SignInRefused: HTTPStatus.UNAUTHORIZED,
     BadSignature: HTTPStatus.UNAUTHORIZED,
     Forbidden: HTTPStatus.FORBIDDEN,
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HeadersTooLarge: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     UnsupportedType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     DocumentRejected: HTTPStatus.UNPROCESSABLE_ENTITY,
     ContentBlocked: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -48,6 +55,7 @@ STATUS: dict[type[RayragError], HTTPStatus] = {
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     SourceUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     ConfigurationError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    RightsUnreadable: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 _NOT_FOUND = "unknown, or not yours"
 _UNAVAILABLE = "a part of the service is not available; try again"
@@ -108,7 +116,11 @@ def _on_purpose(error: RayragError, request_id: str) -> ProblemAnswer:
     status = next(code for kind in type(error).__mro__ if (code := STATUS.get(kind)))
     if isinstance(error, NotFound):
         return ProblemAnswer(status, _NOT_FOUND)
+    if isinstance(error, SignInRefused):
+        return ProblemAnswer(status, "this sign-in does not hold", {"WWW-Authenticate": "Bearer"})
     if isinstance(error, Unauthenticated):
+        if isinstance(error, TokenRejected):
+            log.info("request %s: the token was refused: %s", request_id, error.reason)
         return ProblemAnswer(status, "a valid bearer token is needed", {"WWW-Authenticate": "Bearer"})
     if isinstance(error, BadSignature):
         return ProblemAnswer(status, "a valid signature is needed", {"WWW-Authenticate": "Webhook-Signature"})

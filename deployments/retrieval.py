@@ -227,7 +227,6 @@ def _hit(candidate: Candidate, document: LiveDocument, score: float) -> Hit:
         chunk_id=candidate.chunk_id,
         document_id=candidate.document_id,
         version=candidate.version,
-        access_id=candidate.access_id,
         external_id=document.external_id,
         title=document.title,
         uri=document.uri,
@@ -237,4 +236,5 @@ def _hit(candidate: Candidate, document: LiveDocument, score: float) -> Hit:
         end=candidate.end,
         page=candidate.page,
         as_of=document.as_of,
+        source_id=document.source_id,
     )

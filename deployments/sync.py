@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import idempotent
-from index.document import DocumentRef
+from index.document import DocumentRef, document_id
 from index.ledger import Ledger
-from index.ledger_records import StoredDocument
+from index.ledger_records import HeldDocument, StoredDocument
 from index.models import live_tokenizer
 from index.settings import AppArgs
 from index.stores import ModelsChanged, Stores
@@ -24,7 +24,9 @@ from ingest.report import Outcome
 from ingest.sandbox import Parser
 from ingest.stages import PIPELINE_KEY, Embedded, Preparation, Prepared, change_rights, stamped, sweep, write
 from policies.access import AccessRule
-from policies.errors import Conflict, NotFound
+from policies.errors import Conflict, InvalidRequest, NotFound
+from policies.grants import Scope
+from policies.labels import Label
 from policies.principals import Principal
 
 UPLOADS = "uploads"
@@ -32,7 +34,10 @@ UPLOADS = "uploads"
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One document from a caller: `inline` text, or a file's bytes in `data` under the name `external_id`."""
+    """One document from a caller: `inline` text, or a file's bytes in `data` under the name `external_id`.
+
+    `label`: none where the caller says none; a document that is there keeps its own, and a new one gets the default.
+    """
 
     external_id: str
     uri: str
@@ -40,6 +45,7 @@ class Upload:
     title: str | None = None
     inline: InlineDocument | None = None
     data: bytes | None = None
+    label: Label | None = None
 
 
 @serve.deployment(name="Sync")
@@ -50,6 +56,7 @@ class Sync:
         parsing = args.ingest.parsing
         self._embedding = embedding
         self._key = PIPELINE_KEY
+        self._default_label = args.identity.default_label
         self._ledger = Ledger(args.store.ledger)
         self._store = Stores(args)
         self._store.open()
@@ -62,14 +69,15 @@ class Sync:
         )
         self._parsing = asyncio.Lock()  # one parser child
 
-    async def put(self, caller: Principal, upload: Upload, may_overwrite: bool) -> Outcome:
-        """Index a document, or its next version. `may_overwrite`: also what others uploaded and the caller may read.
+    async def put(self, caller: Principal, upload: Upload, overwrite: Scope) -> Outcome:
+        """Index a document, or its next version. `overwrite`: also what others uploaded there and the caller may read.
 
         An id belongs to its uploader: the same id from somebody else is another document, so that nobody can
         overwrite, or learn of, what they may not see. Raises `Conflict` when a newer writer of the same document was
-        faster: neither the text nor the rule of this one holds then.
+        faster: neither the text nor the rule of this one holds then. Raises `NotFound` for a document whose label is
+        above the caller's clearance, and `InvalidRequest` for such a label.
         """
-        entry = await asyncio.to_thread(self._entry, caller, upload, may_overwrite)
+        entry = await asyncio.to_thread(self._entry, caller, upload, overwrite)
         async with self._parsing:
             prepared = await asyncio.to_thread(self._prepare, entry, lambda *_: upload.data or b"", caller.subject)
         if isinstance(prepared, Outcome):
@@ -82,15 +90,22 @@ class Sync:
             raise Conflict("another version of this document was written at the same time; send it again")
         return outcome
 
-    async def set_rule(self, caller: Principal, document_id: str, rule: AccessRule) -> StoredDocument:
-        """Change who may read. Raises `NotFound` unless the caller may read the document or uploaded it."""
-        stored = await asyncio.to_thread(self._managed, caller, document_id)
-        await asyncio.to_thread(change_rights, document_id, rule, self._ledger, self._store)
-        return stored
+    async def set_rule(
+        self, caller: Principal, document_id: str, rule: AccessRule, label: Label | None, scope: Scope
+    ) -> StoredDocument:
+        """Change who may read; the label stays where none is given. `scope`: the sources for which the caller may.
 
-    async def delete(self, caller: Principal, document_id: str) -> StoredDocument:
+        Raises `NotFound` for a document of another source, for one whose label is above the caller's clearance, and
+        unless the caller may read the document or uploaded it; `InvalidRequest` for a label above their clearance.
+        """
+        held = await asyncio.to_thread(self._managed, caller, document_id, scope)
+        told = _within(caller, held.label if label is None else label)
+        await asyncio.to_thread(change_rights, document_id, replace(rule, label=told), self._ledger, self._store)
+        return held.document
+
+    async def delete(self, caller: Principal, document_id: str, scope: Scope) -> StoredDocument:
         """Delete. From the ledger's commit on no reader sees it; its rows go right after. Raises as `set_rule`."""
-        stored = await asyncio.to_thread(self._managed, caller, document_id)
+        stored = (await asyncio.to_thread(self._managed, caller, document_id, scope)).document
         await asyncio.to_thread(self._ledger.delete, [document_id])
         await asyncio.to_thread(sweep, self._ledger, self._store, [document_id])
         return stored
@@ -111,9 +126,10 @@ class Sync:
             await asyncio.to_thread(change_rights, outcome.document_id, entry.ref.rule, self._ledger, self._store)
         return outcome
 
-    def _entry(self, caller: Principal, upload: Upload, may_overwrite: bool) -> Entry:
+    def _entry(self, caller: Principal, upload: Upload, overwrite: Scope) -> Entry:
         content = upload.data if upload.inline is None else f"{upload.title}\n{upload.inline.text}".encode()
-        source, external_id = self._place(caller, upload.external_id, may_overwrite)
+        source, external_id = self._place(caller, upload.external_id, overwrite)
+        label = self._label(caller, upload, document_id(caller.tenant, source, external_id))
         ref = DocumentRef(
             tenant=caller.tenant,
             source=source,
@@ -121,31 +137,48 @@ class Sync:
             uri=upload.uri,
             title=upload.title,
             fingerprint=hashlib.sha256(content or b"").hexdigest(),
-            rule=upload.rule,
+            rule=replace(upload.rule, label=label),
             size_bytes=len(content or b""),
         )
         return stamped(Entry(ref=ref, location=upload.uri, inline=upload.inline), self._key)
 
-    def _place(self, caller: Principal, external_id: str, may_overwrite: bool) -> tuple[str, str]:
+    def _label(self, caller: Principal, upload: Upload, document_id: str) -> Label:
+        held = self._ledger.held(document_id)
+        there = held is not None and not held.document.deleted
+        if held is not None and there and held.label > caller.clearance:
+            raise NotFound("no such document")
+        present = held.label if held is not None and there else self._default_label
+        return _within(caller, present if upload.label is None else upload.label)
+
+    def _place(self, caller: Principal, external_id: str, overwrite: Scope) -> tuple[str, str]:
         own = f"{UPLOADS}/{caller.subject}"
-        if not may_overwrite:
+        if overwrite.is_nothing:
             return own, external_id
         found = self._ledger.find(self._ledger.tenant_id(caller.tenant), external_id=external_id)
         if any(stored.owner == caller.subject for stored in found):
             return own, external_id
         for stored in found:
             record = self._ledger.get(caller, stored.document_id)
-            if record is not None and record.source.startswith(f"{UPLOADS}/"):
+            if record and record.source.startswith(f"{UPLOADS}/") and overwrite.covers(record.source):
                 return record.source, external_id
         return own, external_id
 
-    def _managed(self, caller: Principal, document_id: str) -> StoredDocument:
+    def _managed(self, caller: Principal, document_id: str, scope: Scope) -> HeldDocument:
         # All is looked up before anything is decided: how long it takes must not tell what is hidden from what is not.
-        stored = self._ledger.document(document_id)
+        held = self._ledger.held(document_id)
         tenant_id = self._ledger.find_tenant(caller.tenant)
         readable = self._ledger.get(caller, document_id) is not None
-        if stored is None or stored.deleted or stored.tenant_id != tenant_id:
+        if held is None or held.document.deleted or held.document.tenant_id != tenant_id:
             raise NotFound("no such document")
-        if stored.owner != caller.subject and not readable:
+        if not scope.covers(held.source) or held.label > caller.clearance:
             raise NotFound("no such document")
-        return stored
+        if held.document.owner != caller.subject and not readable:
+            raise NotFound("no such document")
+        return held
+
+
+def _within(caller: Principal, label: Label) -> Label:
+    """Give the label back unless it is above the caller's clearance: they could not take it back."""
+    if label > caller.clearance:
+        raise InvalidRequest(f"label: {label.word} is above your clearance, {caller.clearance.word}")
+    return label

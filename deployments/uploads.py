@@ -12,17 +12,18 @@ from starlette.requests import Request
 from deployments.contract import DocumentStatus, DocumentUpload, RuleBody, UploadResponse
 from deployments.sync import Upload
 from ingest.acl_file import parse_acl
-from ingest.cleaning import clean, given_title, shown_uri
+from ingest.cleaning import cleaned, given_title, shown_uri
 from ingest.connector import InlineDocument
 from ingest.report import Outcome
 from policies.access import NOBODY, AccessRule
 from policies.errors import ConfigurationError, DocumentRejected, InvalidRequest, TooLarge, UnsupportedType
+from policies.labels import Label
 
 MAX_FILES = 20
 
 
 async def read_uploads(request: Request, max_bytes: int) -> list[Upload]:
-    """Read a JSON document or the files of a form (`file`, any number; `acl`, `id`, `title` apply to them).
+    """Read a JSON document or the files of a form (`file`, any number; `acl`, `label`, `id`, `title` apply to them).
 
     Raises `InvalidRequest`, `TooLarge`, or `UnsupportedType` for another content type.
     """
@@ -39,7 +40,8 @@ async def read_uploads(request: Request, max_bytes: int) -> list[Upload]:
         if "id" in fields and len(files) > 1:
             raise InvalidRequest("id: give an id for one file, or none for several")
         rule = _form_rule(fields.get("acl", ""))
-        return [await _from_file(file, fields, rule, max_bytes) for file in files]
+        label = Label.of(fields["label"]) if "label" in fields else None
+        return [await _from_file(file, fields, rule, label, max_bytes) for file in files]
 
 
 def upload_response(outcomes: Sequence[Outcome]) -> UploadResponse:
@@ -48,13 +50,17 @@ def upload_response(outcomes: Sequence[Outcome]) -> UploadResponse:
     if len(outcomes) == 1 and first.status == "quarantined":
         raise (first.failure or DocumentRejected)(first.reason or "the document cannot be indexed")
     documents = [
-        DocumentStatus(document_id=o.document_id, version=o.version, status=o.status, reason=o.reason) for o in outcomes
+        DocumentStatus(
+            document_id=o.document_id, version=o.version, status=o.status, reason=o.reason, warning=o.warning
+        )
+        for o in outcomes
     ]
     return UploadResponse(
         document_id=first.document_id,
         version=first.version,
         status=first.status,
         reason=first.reason,
+        warning=first.warning,
         documents=documents if len(documents) > 1 else [],
     )
 
@@ -65,13 +71,14 @@ def _from_json(body: bytes) -> Upload:
     except ValidationError as error:
         problem = error.errors()[0]
         path = ".".join(str(part) for part in problem["loc"])
-        raise InvalidRequest(f"{path}: {problem['msg']}" if path else str(problem["msg"])) from error
-    title, text = given_title(row.title), clean(row.text)
+        said = str(problem["msg"]).removeprefix("Value error, ")
+        raise InvalidRequest(f"{path}: {said}" if path else said) from error
+    title, (text, unseen) = given_title(row.title), cleaned(row.text)
     if not text.strip():
         raise InvalidRequest("text: it is empty")
     uri = shown_uri(row.uri) if row.uri else f"upload:{row.id}"
-    inline = InlineDocument(title=title, text=text, metadata=row.metadata)
-    return Upload(row.id, uri, _rule(row.acl), title, inline)
+    inline = InlineDocument(title=title, text=text, metadata=row.metadata, unseen=unseen)
+    return Upload(row.id, uri, _rule(row.acl), title, inline, label=row.label)
 
 
 def _form_rule(text: str) -> AccessRule:
@@ -87,7 +94,9 @@ def _rule(acl: list[str] | RuleBody | None) -> AccessRule:
     return AccessRule.of(acl) if isinstance(acl, list) else AccessRule.of(acl.allow, acl.deny)
 
 
-async def _from_file(file: UploadFile, fields: dict[str, str], rule: AccessRule, max_bytes: int) -> Upload:
+async def _from_file(
+    file: UploadFile, fields: dict[str, str], rule: AccessRule, label: Label | None, max_bytes: int
+) -> Upload:
     name = PurePosixPath((file.filename or "").replace("\\", "/")).name
     if not name:
         raise InvalidRequest("file: it has no name")
@@ -97,4 +106,4 @@ async def _from_file(file: UploadFile, fields: dict[str, str], rule: AccessRule,
     external_id = fields.get("id") or name
     if len(external_id) > 512:
         raise InvalidRequest("id: at most 512 characters")
-    return Upload(external_id, f"upload:{name}", rule, given_title(fields.get("title")), data=data)
+    return Upload(external_id, f"upload:{name}", rule, given_title(fields.get("title")), data=data, label=label)

@@ -153,7 +153,8 @@ class Webhooks:
         read_at, webhook = self._keys.get(settings, (float("-inf"), None))
         if now - read_at >= SECRET_S:
             try:
-                webhook = Webhook(signing_key(read_secret(settings.secret_file, settings.secret_env) or ""))
+                secret = read_secret(settings.secret_file, settings.secret_env, "webhook.secret_file")
+                webhook = Webhook(signing_key(secret or ""))
             except ConfigurationError as error:
                 log.error("source %s takes no webhooks: %s", name, error.detail)
                 webhook = None

@@ -23,7 +23,7 @@ from cluster.state import State
 from deployments.identity import development_issuer
 from index.settings import load
 from policies.errors import RayragError
-from policies.tokens import DevelopmentIssuer
+from policies.issuing import DevelopmentIssuer
 
 HERE = Path(__file__).parent
 DOCUMENTS = HERE / "documents"

@@ -65,13 +65,15 @@ class Extracted:
     """A document's text as the parser gave it. All offsets count characters of `text`.
 
     `title` comes from the content (metadata, first heading), never from the file's name. `markdown` says
-    whether `text` carries Markdown structure.
+    whether `text` carries Markdown structure. `hidden` counts the characters that were left out because nobody who
+    opens the file sees them, by reason.
     """
 
     text: str
     title: str | None = None
     pages: tuple[Page, ...] = ()
     markdown: bool = False
+    hidden: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +111,12 @@ class Hit:
     """A passage that the caller may read, as ranked. Offsets count characters of the extracted text.
 
     `as_of`: the index holds what the document's source said then, in Unix seconds; none: it follows no source.
+    `source_id`: the ledger's number of the source that the document is from.
     """
 
     chunk_id: str
     document_id: str
     version: int
-    access_id: int
     external_id: str
     title: str
     uri: str
@@ -124,3 +126,4 @@ class Hit:
     end: int
     page: int | None
     as_of: float | None = None
+    source_id: int = 0

@@ -13,7 +13,7 @@ again. Whatever changes a document first locks its row (SQLite: the database), s
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Select, and_, case, func, or_, select
@@ -22,16 +22,15 @@ from sqlalchemy.engine import Connection
 from index.access_rules import AccessRules
 from index.dead_letters import DeadLetters
 from index.document import DocumentRef
+from index.documents import Documents, batches
+from index.groups import Groups
 from index.ledger_records import (
-    DocumentRecord,
-    KnownDocument,
     LedgerCounts,
     NewVersion,
     RowsToRepoint,
     RuleChange,
     RuleSeen,
     StaleVersion,
-    StoredDocument,
     WrittenVersion,
 )
 from index.ledger_schema import (
@@ -48,17 +47,14 @@ from index.ledger_schema import (
     tenants,
     versions,
 )
+from index.revocations import RevocationList
+from index.sessions import Sessions
 from index.source_runs import SourceRuns
 from index.sources import Sources
 from policies.access import AccessRule
 from policies.errors import NotFound, Unavailable
-from policies.principals import Principal
 
 Item = TypeVar("Item", NewVersion, WrittenVersion)
-
-PAGE_ROWS = 5_000
-BATCH = 1_000
-FEW_RULES = 500  # up to here their documents are looked up; beyond, walking all documents soon finds a page
 
 
 class Ledger:
@@ -74,10 +70,15 @@ class Ledger:
         self._sources = Sources(self._database)
         self._rules = AccessRules(self._database)
         self._failures = DeadLetters(self._database, self._sources)
+        self._documents = Documents(self._database, self._rules)
         self._runs = SourceRuns(self._database, self._sources)
+        self.groups = Groups(self._database)
+        self.revocations = RevocationList(self._database)
+        self.sessions = Sessions(self._database)
         # Each noun has its file; here they are one surface, and the names are the same.
         self.tenant_id = self._sources.tenant_id
         self.find_tenant = self._sources.find_tenant
+        self.tenant_name = self._sources.tenant_name
         self.source_id = self._sources.source_id
         self.cursor = self._sources.cursor
         self.set_cursor = self._sources.set_cursor
@@ -86,6 +87,14 @@ class Ledger:
         self.rule = self._rules.rule
         self.visible_rules = self._rules.visible_rules
         self.gate = self._rules.gate
+        self.known_of = self._documents.known_of
+        self.known_below = self._documents.known_below
+        self.known = self._documents.known
+        self.get = self._documents.get
+        self.list = self._documents.list
+        self.find = self._documents.find
+        self.document = self._documents.document
+        self.held = self._documents.held
         self.begin_attempt = self._failures.begin_attempt
         self.give_back_attempt = self._failures.give_back_attempt
         self.reject = self._failures.reject
@@ -204,14 +213,14 @@ class Ledger:
             alike.setdefault((self.intern_rule(tenant_id, item.rule), item.seen_at), []).append(item.document_id)
 
         def work(connection: Connection) -> None:
-            for batch in _batches(sorted(item.document_id for item in rules)):  # one order of locks: no deadlock
+            for batch in batches(sorted(item.document_id for item in rules)):  # one order of locks: no deadlock
                 held = select(documents.c.document_id).where(documents.c.document_id.in_(self._database.values(batch)))
                 connection.execute(held.order_by(documents.c.document_id).with_for_update()).all()
             for (access_id, seen_at), document_ids in alike.items():
                 change = documents.update().values(access_id=access_id, updated_at=time.time(), seen_at=seen_at)
                 change = change.where(documents.c.tenant_id == tenant_id, documents.c.deleted.is_(False))
                 change = change.where(documents.c.seen_at <= seen_at)
-                for batch in _batches(document_ids):
+                for batch in batches(document_ids):
                     connection.execute(change.where(documents.c.document_id.in_(self._database.values(batch))))
 
         self._database.write(work)
@@ -246,7 +255,7 @@ class Ledger:
 
         def work(connection: Connection) -> int:
             count = 0
-            for batch in _batches(ids):
+            for batch in batches(ids):
                 chosen = self._database.values(batch)
                 # All of them, also what is deleted: it may be on its way back, and its new version is live then.
                 held = select(documents.c.document_id, documents.c.seen_at)
@@ -301,65 +310,6 @@ class Ledger:
         self._database.write(work)
 
     # ---- asking
-
-    def known_of(self, source_id: int, external_ids: Sequence[str]) -> Iterator[KnownDocument]:
-        """Give those of a source's documents that are not deleted and have one of these ids."""
-        rows = _known(source_id)
-        for batch in _batches(sorted({storable(name) for name in external_ids})):
-            these = documents.c.external_id.in_(self._database.values(batch))
-            yield from (KnownDocument(*row) for row in self._rows(rows.where(these)))
-
-    def known_below(self, source_id: int, external_id: str) -> Iterator[KnownDocument]:
-        """Give those of a source's documents that are not deleted and lie in this folder or this file of rows.
-
-        Goes through all of the source's documents.
-        """
-        rows = _known(source_id)
-        for mark in ("/", "#"):
-            inside = rows.where(documents.c.external_id.startswith(storable(external_id) + mark, autoescape=True))
-            yield from (KnownDocument(*row) for row in self._rows(inside))
-
-    def known(self, source_id: int) -> Iterator[KnownDocument]:
-        """Go through a source's documents that are not deleted, by id, in pages of one short read each."""
-        rows = _known(source_id)
-        rows = rows.order_by(documents.c.document_id).limit(PAGE_ROWS)
-        after = ""
-        while page := self._rows(rows.where(documents.c.document_id > after)):
-            yield from (KnownDocument(*row) for row in page)
-            after = page[-1].document_id
-
-    def get(self, caller: Principal, document_id: str) -> DocumentRecord | None:
-        """Give a document that the caller may read; `None` for unknown and forbidden alike."""
-        rows = self._rows(self._records(caller).where(documents.c.document_id == storable(document_id)))
-        return DocumentRecord(*rows[0]) if rows else None
-
-    def list(self, caller: Principal, limit: int, after: str | None = None) -> Sequence[DocumentRecord]:
-        """Give up to `limit` documents that the caller may read, by document id, from behind `after`."""
-        rows = self._records(caller).order_by(documents.c.document_id).limit(limit)
-        visible = self.visible_rules(caller)
-        if visible is None:
-            return []
-        if len(visible.access_ids) <= FEW_RULES:
-            rows = rows.where(documents.c.access_id.in_(visible.access_ids))
-        if after is not None:
-            rows = rows.where(documents.c.document_id > storable(after))
-        return [DocumentRecord(*row) for row in self._rows(rows)]
-
-    def find(
-        self, tenant_id: int, source_id: int | None = None, external_id: str | None = None
-    ) -> Sequence[StoredDocument]:
-        """Give a tenant's documents that are not deleted, whoever may see them, by document id."""
-        rows = _stored().where(documents.c.tenant_id == tenant_id, documents.c.deleted.is_(False))
-        if source_id is not None:
-            rows = rows.where(documents.c.source_id == source_id)
-        if external_id is not None:
-            rows = rows.where(documents.c.external_id == storable(external_id))
-        return [StoredDocument(*row) for row in self._rows(rows.order_by(documents.c.document_id))]
-
-    def document(self, document_id: str) -> StoredDocument | None:
-        """Give a document's row in whatever state it is, whoever may see it."""
-        rows = self._rows(_stored().where(documents.c.document_id == storable(document_id)))
-        return StoredDocument(*rows[0]) if rows else None
 
     def counts(self) -> LedgerCounts:
         """Count what the ledger holds. One statement; it reads whole indexes, so it is for status pages."""
@@ -470,11 +420,6 @@ class Ledger:
         _update(connection, ref.document_id, changes)
         return True
 
-    def _records(self, caller: Principal) -> Select[Any]:
-        fields = [documents.c[field] for field in DocumentRecord.__slots__ if field != "source"]
-        rows = select(*fields, sources.c.name).join_from(documents, sources, documents.c.source_id == sources.c.id)
-        return rows.where(self._rules.shown_to(caller))
-
     def _rows(self, rows: Select[Any]) -> Sequence[Any]:
         return self._database.read(lambda connection: connection.execute(rows).all())
 
@@ -494,15 +439,6 @@ def _state(state: str) -> Any:
     return versions.update().values(state=state)
 
 
-def _known(source_id: int) -> Select[Any]:
-    rows = select(*(documents.c[field] for field in KnownDocument.__slots__))
-    return rows.where(documents.c.source_id == source_id, documents.c.deleted.is_(False))
-
-
-def _stored() -> Select[Any]:
-    return select(*(documents.c[field] for field in StoredDocument.__slots__))
-
-
 def _title(ref: DocumentRef, title: str | None) -> str:
     return storable(title or ref.title or ref.name or ref.external_id)
 
@@ -510,7 +446,3 @@ def _title(ref: DocumentRef, title: str | None) -> str:
 def _in_order(items: Sequence[Item]) -> Sequence[Item]:
     """One order of locks for all writers, so that two batches with the same documents cannot deadlock."""
     return sorted(items, key=lambda item: item.ref.document_id)
-
-
-def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (ids[start : start + BATCH] for start in range(0, len(ids), BATCH))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from index.document import DocumentRef
 from policies.access import AccessRule
+from policies.labels import Label
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class DocumentRecord:
     updated_at: float
     owner: str | None
     source: str
+    label: Label
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,15 @@ class StoredDocument:
     deleted: bool
     created_at: float
     updated_at: float
+
+
+class HeldDocument(NamedTuple):
+    """A document's row with its source's name and its label. `source_gone_at`: when the source was removed, if so."""
+
+    document: StoredDocument
+    source: str
+    label: Label
+    source_gone_at: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from sqlalchemy import (
     Boolean,
+    CheckConstraint,
     Column,
     Double,
     ForeignKey,
     Index,
     Integer,
     MetaData,
+    SmallInteger,
     String,
     Table,
     Text,
@@ -18,12 +20,19 @@ from sqlalchemy import (
 
 from index.database import Database
 
-VERSION = 2
+VERSION = 3
 UPGRADES = {
     1: (
         "ALTER TABLE documents ADD COLUMN seen_at DOUBLE PRECISION NOT NULL DEFAULT 0",
         "ALTER TABLE sources ADD COLUMN gone_at DOUBLE PRECISION",
-    )
+    ),
+    # 1: what every rule meant before there were labels.
+    2: (
+        "ALTER TABLE access_rules ADD COLUMN label SMALLINT NOT NULL DEFAULT 1 CHECK (label BETWEEN 0 AND 3)",
+        "ALTER TABLE access_members ADD COLUMN label SMALLINT NOT NULL DEFAULT 1",
+        "DROP INDEX access_members_by_name",
+        "CREATE INDEX access_members_by_name ON access_members (tenant_id, name, access_id, deny, label)",
+    ),
 }
 """What brings a ledger of the version before to the next; missing tables are created anyway."""
 WRITING, LIVE, RETIRED = "writing", "live", "retired"
@@ -94,6 +103,7 @@ access_rules = Table(
     Column("id", Integer, primary_key=True),
     Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
     Column("key_hash", String(64), nullable=False),
+    Column("label", SmallInteger, CheckConstraint("label BETWEEN 0 AND 3"), nullable=False, server_default="1"),
     UniqueConstraint("tenant_id", "key_hash"),
     Index("access_rules_newest", "tenant_id", "id"),
     sqlite_autoincrement=True,  # an id that chunks may still carry is never given to another rule
@@ -105,9 +115,29 @@ access_members = Table(
     Column("access_id", ForeignKey("access_rules.id"), primary_key=True),
     Column("name", Text, primary_key=True),
     Column("deny", Boolean, primary_key=True),
+    # The rule's own, beside each name: one index then answers which rules permit a caller.
     Column("tenant_id", Integer, nullable=False),
-    Index("access_members_by_name", "tenant_id", "name", "access_id", "deny"),
+    Column("label", SmallInteger, nullable=False, server_default="1"),
+    Index("access_members_by_name", "tenant_id", "name", "access_id", "deny", "label"),
     sqlite_with_rowid=False,
+)
+
+group_members = Table(
+    "group_members",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("member", Text, primary_key=True),  # `user:NAME` or `group:NAME`
+    Column("group_name", Text, primary_key=True),
+    Column("origin", Text, primary_key=True),
+    Index("group_members_by_group", "tenant", "group_name"),
+    sqlite_with_rowid=False,
+)
+
+group_versions = Table(
+    "group_versions",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("version", Integer, nullable=False),  # only ever rises: what was worked out under it is not stale
 )
 
 documents = Table(
@@ -171,6 +201,59 @@ dead_letters = Table(
     Column("reason", Text, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("at", Double, nullable=False),
+)
+
+revocations = Table(
+    "revocations",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String(8), nullable=False),  # token, person or tenant
+    Column("tenant", Text, nullable=False),  # empty, for a token: whichever
+    Column("name", Text, nullable=False),  # a token's id, a person's subject
+    Column("before", Double),  # what was issued by then; null: whenever
+    Column("until", Double),  # no such token can be alive after that; null: no end
+    Column("at", Double, nullable=False),
+    Column("by", Text, nullable=False),
+    Index("revocations_by_name", "name"),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("session_id", String(32), primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("roles", Text, nullable=False),  # JSON, as at the last refresh
+    Column("groups", Text, nullable=False),
+    Column("way", Text, nullable=False),
+    Column("handle", Text, nullable=False),  # what the directory is asked for again
+    Column("started_at", Double, nullable=False),
+    Column("seen_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("ended_at", Double),
+    Index("sessions_by_person", "tenant", "subject"),
+    Index("sessions_by_end", "expires_at"),
+)
+
+refresh_tokens = Table(
+    "refresh_tokens",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("session_id", ForeignKey("sessions.session_id", ondelete="CASCADE"), nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("used_at", Double),
+    # The session token that came with it: what ends the session revokes it.
+    Column("session_token_id", Text),
+    Column("session_token_expires_at", Double),
+    Index("refresh_tokens_by_session", "session_id"),
+    Index("refresh_tokens_by_session_token", "session_token_id"),
+)
+
+spent_sign_ins = Table(
+    "spent_sign_ins",
+    metadata,
+    Column("key_hash", String(64), primary_key=True),  # of what may be used once, such as an assertion's id
+    Column("until", Double, nullable=False),
 )
 
 index_state = Table(

@@ -8,51 +8,24 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from index.issuer_settings import IssuerSettings as IssuerSettings
+from index.labels import LabelWord
+from index.limit_settings import HttpSettings as HttpSettings
+from index.limit_settings import LimitSettings as LimitSettings
+from index.sections import Section as Section
+from index.sign_in_settings import SESSION_KEY, SessionSettings, SignInSettings
 from policies.errors import ConfigurationError
+from policies.labels import DEFAULT_LABEL
+from policies.links import Links
+from policies.roles import Roles
+from policies.secret_files import read_secret_file
 
 DATA_DIR_VARIABLE = "RAYRAG_DATA_DIR"
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-class ClaimNames(Section):
-    """Which claims of an issuer's tokens carry the tenant, the roles and the groups."""
-
-    tenant: str = "tenant"
-    roles: str = "roles"
-    groups: str = "groups"
-
-
-class IssuerSettings(Section):
-    """One token issuer. Exactly one of `key_file` (a PEM file) and `jwks_uri` gives its keys."""
-
-    issuer: str
-    audience: str
-    algorithms: list[Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"]] = Field(
-        min_length=1
-    )
-    key_file: str | None = None
-    jwks_uri: str | None = None
-    tenant: str | None = Field(default=None, description="fixed tenant for issuers that serve one tenant only")
-    claims: ClaimNames = ClaimNames()
-    development: bool = Field(default=False, description="`rayrag token` signs for this issuer; key_file is generated")
-
-    @model_validator(mode="after")
-    def _one_key_source(self) -> IssuerSettings:
-        if (self.key_file is None) == (self.jwks_uri is None):
-            raise ValueError("give exactly one of key_file and jwks_uri")
-        if self.development and self.key_file is None:
-            raise ValueError("a development issuer needs key_file")
-        return self
 
 
 class IdentitySettings(Section):
@@ -61,8 +34,27 @@ class IdentitySettings(Section):
     issuers: list[IssuerSettings] = Field(min_length=1)
     leeway_s: int = Field(default=30, ge=0, le=300)
     max_token_bytes: int = Field(default=16_384, ge=512, le=65_536)
-    roles: dict[str, list[str]] = Field(default_factory=dict, description="added to, or in place of, the default roles")
+    max_lifetime_s: int = Field(default=86_400, ge=60, le=86_400, description="no token may be valid for longer")
+    roles: dict[str, Any] = Field(
+        default_factory=dict,
+        description="added to, or in place of, the default roles (policies/roles.yaml): a list of permissions, or "
+        "{permissions, clearance, tenants}",
+    )
+    default_label: LabelWord = Field(
+        default=DEFAULT_LABEL, description="of a document that neither says its label nor has one from its source"
+    )
     scrape_token_file: str | None = Field(default=None, description="a file with the token that may read /metrics")
+    sign_in: SignInSettings = SignInSettings()
+    sessions: SessionSettings = SessionSettings()
+
+    @field_validator("roles")
+    @classmethod
+    def _roles_hold(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            Roles.load(value)
+        except ConfigurationError as error:
+            raise ValueError(error.detail) from error
+        return value
 
 
 class StoreSettings(Section):
@@ -116,6 +108,9 @@ class ParsingSettings(Section):
     timeout_s: float = Field(default=60.0, gt=0)
     max_file_mb: float = Field(default=100.0, gt=0)
     max_attempts: int = Field(default=3, ge=1)
+    hidden_text: Literal["leave_out", "keep"] = Field(
+        default="leave_out", description="what the readers of a file do not see; reported either way"
+    )
 
 
 class IngestSettings(Section):
@@ -179,12 +174,21 @@ class GenerationSettings(Section):
     max_tokens: int = Field(default=512, ge=1, le=32_768)
     temperature: float = Field(default=0.0, ge=0, le=2)
     context_chunks: int = Field(default=8, ge=1, le=50)
+    link_hosts: list[str] = Field(
+        default_factory=list, description="hosts that links of an answer may lead to, beside its sources' own addresses"
+    )
     timeout_s: float = Field(default=120.0, gt=0)
     engine: dict[str, Any] = Field(default_factory=dict, description="vLLM engine arguments, as vLLM names them")
     accelerator: str | None = None
     placement: list[dict[str, float]] | None = Field(default=None, description="placement group bundles for vLLM")
     environment: dict[str, str] = Field(default_factory=dict, description="environment of the vLLM replicas")
     min_support: float = Field(default=0.5, ge=0, le=1, description="extractive: below this, abstain")
+
+    @field_validator("link_hosts")
+    @classmethod
+    def _are_hosts(cls, value: list[str]) -> list[str]:
+        Links.to(value)
+        return value
 
     @model_validator(mode="after")
     def _model_where_needed(self) -> GenerationSettings:
@@ -193,15 +197,6 @@ class GenerationSettings(Section):
         if self.kind == "openai" and not self.base_url:
             raise ValueError("kind openai needs base_url")
         return self
-
-
-class LimitSettings(Section):
-    """What a request may ask for."""
-
-    max_question_chars: int = Field(default=8_000, ge=16)
-    max_body_bytes: int = Field(default=1_000_000, ge=1_000)
-    max_upload_mb: float = Field(default=100.0, gt=0)
-    request_timeout_s: float = Field(default=120.0, gt=0)
 
 
 class AppArgs(Section):
@@ -217,6 +212,7 @@ class AppArgs(Section):
     reranking: RerankingSettings = RerankingSettings()
     generation: GenerationSettings = GenerationSettings()
     limits: LimitSettings = LimitSettings()
+    http: HttpSettings = HttpSettings()
 
     @field_validator("data_dir")
     @classmethod
@@ -231,6 +227,10 @@ class AppArgs(Section):
             store = values.get("store") or {}
             if isinstance(store, dict):
                 values = {**values, "store": {**StoreSettings().model_dump(), **store}}
+            identity = values.get("identity")
+            if isinstance(identity, dict) and isinstance(identity.get("sessions", {}), dict):
+                sessions = {"key_file": SESSION_KEY, **identity.get("sessions", {})}
+                values = {**values, "identity": {**identity, "sessions": sessions}}
             return _replace(values, data_dir)
         return values
 
@@ -295,21 +295,29 @@ def _allowed(problem: Any) -> str:
         return ""
     model: Any = AppArgs
     for part in problem["loc"][:-1]:
-        if not isinstance(part, str):
-            continue
-        annotation = model.model_fields[part].annotation
-        inner = getattr(annotation, "__args__", None)
-        model = inner[0] if inner and hasattr(inner[0], "model_fields") else annotation
-    return f"; allowed here: {', '.join(sorted(model.model_fields))}"
+        model = _inside(model, part)
+    fields = getattr(model, "model_fields", None)
+    return f"; allowed here: {', '.join(sorted(fields))}" if fields else ""
 
 
-def read_secret(name_file: str | None, name_env: str | None) -> str | None:
-    """Fetch a secret from a mounted file, else from the environment. Raises `ConfigurationError` when it is absent."""
+def _inside(kind: Any, part: str | int) -> Any:
+    """Give the type of what is at `part` of a section, a list, a mapping or a choice of them; None: not known."""
+    if hasattr(kind, "model_fields"):
+        return kind.model_fields[part].annotation if part in kind.model_fields else None
+    choices = get_args(kind)
+    if get_origin(kind) in (list, dict):
+        return choices[-1]
+    return next((found for choice in choices if (found := _inside(choice, part)) is not None), None)
+
+
+def read_secret(name_file: str | None, name_env: str | None, key: str = "a secret's file") -> str | None:
+    """Fetch a secret from a file that nobody else may read, else from the environment.
+
+    `key`: the path of the setting that names the file. Raises `ConfigurationError` when the secret is absent, or not
+    kept as one (see `policies.secret_files`).
+    """
     if name_file:
-        try:
-            return Path(name_file).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigurationError(f"secret file {name_file}: {error.strerror or error}") from error
+        return read_secret_file(Path(name_file), key)
     if name_env:
         value = os.environ.get(name_env)
         if not value:

@@ -7,7 +7,7 @@ from sqlalchemy.engine import Connection
 
 from index.database import Database
 from index.ledger_schema import cursors, sources, storable, tenants
-from policies.errors import InvalidRequest
+from policies.errors import InvalidRequest, NotFound
 
 
 class Sources:
@@ -28,6 +28,15 @@ class Sources:
             return None
         found = select(tenants.c.id).where(tenants.c.name == name)
         return self._database.read(lambda connection: connection.scalar(found))
+
+    def tenant_name(self, tenant_id: int) -> str:
+        """Give the tenant's name. Raises `NotFound`."""
+        name = self._database.read(
+            lambda connection: connection.scalar(select(tenants.c.name).where(tenants.c.id == tenant_id))
+        )
+        if name is None:
+            raise NotFound(f"no tenant {tenant_id}")
+        return str(name)
 
     def source_id(self, tenant: str, name: str, uri: str) -> int:
         """Give the source's id; an unknown one is added, a known one gets the new `uri`."""

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ingest.reindex import Reindex, as_dict
 from ingest.report import Report
 from policies.access import NOBODY
 from policies.errors import RayragError
+from policies.labels import Label
 
 EXIT_FAILED = 1
 PROGRESS_EVERY_S = 1.0
@@ -40,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _bulk(args: AppArgs, options: argparse.Namespace) -> dict[str, Any]:
-    rule = parse_acl(options.acl) if options.acl else NOBODY
+    label = Label.of(options.label) if options.label else args.identity.default_label
+    rule = replace(parse_acl(options.acl) if options.acl else NOBODY, label=label)
     return Bulk(args, ProgressLines()).run(options.source, options.tenant, rule).as_dict()
 
 
@@ -65,6 +68,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     bulk.add_argument("--source", required=True, help="path or URL: a directory, a file, s3://…, or *.jsonl")
     bulk.add_argument("--tenant", required=True)
     bulk.add_argument("--acl", default="", help='group:a,user:b or {"allow": […], "deny": […]}; none: nobody')
+    bulk.add_argument("--label", default="", help="of what says none itself; none: identity.default_label")
     bulk.add_argument("--report", help="write the report to this file as JSON")
     bulk.set_defaults(run=_bulk)
     reindex = commands.add_parser("reindex", help="fill the index for another embedding model, and compare the two")

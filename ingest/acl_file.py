@@ -1,8 +1,9 @@
 """Who may read a source's files: `acl.yaml`, and the forms in which a rule is written elsewhere.
 
-`acl.yaml` is a list of `{path: glob, allow: [principal], deny: [principal]}`. The last entry that matches a path gives
-its whole rule; a path that none matches keeps the rule the source was added with. Globs are matched against the whole
-path relative to the file's folder, with `/` between names and case as written:
+`acl.yaml` is a list of `{path: glob, allow: [principal], deny: [principal], label: word}`. The last entry that matches
+a path says who reads it; a path that none matches keeps the rule the source was added with. The label is that of the
+last matching entry that has one: an entry without leaves it as an earlier one, or the source, says. Globs are matched
+against the whole path relative to the file's folder, with `/` between names and case as written:
 
     *     any characters within one name
     ?     one character within one name
@@ -25,17 +26,18 @@ import yaml
 
 from policies.access import AccessRule
 from policies.errors import ConfigurationError, InvalidRequest
+from policies.labels import Label
 
 ACL_FILE = "acl.yaml"
 MAX_BYTES = 1_000_000
-_KEYS = ("path", "allow", "deny")
+_KEYS = ("path", "allow", "deny", "label")
 
 
 @dataclass(frozen=True, slots=True)
 class AclFile:
     """The checked entries of one `acl.yaml`, in order."""
 
-    entries: tuple[tuple[re.Pattern[str], AccessRule], ...] = ()
+    entries: tuple[tuple[re.Pattern[str], AccessRule, Label | None], ...] = ()
 
     @classmethod
     def parse(cls, data: bytes) -> AclFile:
@@ -47,16 +49,22 @@ class AclFile:
         except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
             raise ConfigurationError(f"{ACL_FILE}: no valid YAML{_where(error)}") from error
         if not isinstance(entries, list):
-            raise ConfigurationError(f"{ACL_FILE}: must be a list of {{path, allow, deny}}")
+            raise ConfigurationError(f"{ACL_FILE}: must be a list of {{path, allow, deny, label}}")
         return cls(tuple(_entry(entry, number) for number, entry in enumerate(entries, start=1)))
 
     def rule_for(self, path: str) -> AccessRule | None:
-        """The rule of the last entry that matches `path` (relative to the file's folder); none where none does."""
+        """Who reads `path` (relative to the file's folder), by the last entry that matches; none where none does.
+
+        The rule has no label of its own: see `label_for`.
+        """
         normal = unicodedata.normalize("NFC", path)
-        for pattern, rule in reversed(self.entries):
-            if pattern.fullmatch(normal):
-                return rule
-        return None
+        return next((rule for pattern, rule, _ in reversed(self.entries) if pattern.fullmatch(normal)), None)
+
+    def label_for(self, path: str) -> Label | None:
+        """The label of `path`, by the last entry that matches and has one; none where none does."""
+        normal = unicodedata.normalize("NFC", path)
+        labelled = ((pattern, label) for pattern, _, label in reversed(self.entries) if label is not None)
+        return next((label for pattern, label in labelled if pattern.fullmatch(normal)), None)
 
 
 def parse_acl(text: str) -> AccessRule:
@@ -106,7 +114,7 @@ def _where(error: Exception) -> str:
     return "" if place is None else f": a byte or character that may not stand there, at {place}"
 
 
-def _entry(entry: Any, number: int) -> tuple[re.Pattern[str], AccessRule]:
+def _entry(entry: Any, number: int) -> tuple[re.Pattern[str], AccessRule, Label | None]:
     where = f"{ACL_FILE}: entry {number}"
     if not isinstance(entry, dict):
         raise ConfigurationError(f"{where}: must be a mapping with the keys {', '.join(_KEYS)}")
@@ -118,9 +126,10 @@ def _entry(entry: Any, number: int) -> tuple[re.Pattern[str], AccessRule]:
     try:
         pattern = _pattern(entry.get("path"))
         rule = rule_of({key: entry[key] for key in ("allow", "deny") if key in entry})
-    except ConfigurationError as error:
+        label = Label.of(entry["label"]) if "label" in entry else None
+    except (ConfigurationError, InvalidRequest) as error:
         raise ConfigurationError(f"{where}: {error.detail}") from error
-    return pattern, rule
+    return pattern, rule, label
 
 
 def _pattern(glob: Any) -> re.Pattern[str]:

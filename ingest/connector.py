@@ -18,11 +18,15 @@ from index.document import DocumentRef
 
 @dataclass(frozen=True, slots=True)
 class InlineDocument:
-    """A document whose text came with the listing (a row). The text is clean as a parser's is."""
+    """A document whose text came with the listing (a row). The text is clean as a parser's is.
+
+    `unseen`: how many characters without a width were taken out of it.
+    """
 
     title: str | None
     text: str
     metadata: dict[str, Any] = field(default_factory=dict)
+    unseen: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,8 @@ class CachedEmbedder:
         encoded = self._embedders.get(model).encode(list(missing.values()))
         made = {}
         for row, key in enumerate(missing):
-            tokens = None if encoded.tokens is None else encoded.tokens[row]
+            # A text can be without a token: a lone accent is one that the model does not read.
+            tokens = encoded.tokens[row] if encoded.tokens is not None and len(encoded.tokens[row]) else None
             made[key] = CachedEmbedding(encoded.dense[row], tokens)
         cache.put(made)
         return {key: value.dense for key, value in made.items()}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
-from ingest.connector import Connector
-from ingest.connectors.filesystem import FilesystemConnector, FilesystemSettings, local_path
-from ingest.connectors.store import StoreConnector, StoreSettings
+from ingest.connectors.filesystem import FilesystemSettings, local_path
+from ingest.connectors.store import StoreSettings
 from policies.access import AccessRule
 from policies.errors import ConfigurationError
 
@@ -14,23 +13,23 @@ UNBOUNDED_REQUESTS_PER_S = 1e6
 
 
 def place_settings(uri: str, tenant: str, name: str, rule: AccessRule) -> FilesystemSettings | StoreSettings:
-    """Describe a place as a source. `rule`: who reads what the place says nothing about.
+    """Describe a place as a source. `rule`: who reads what the place says nothing about, and its label.
 
     A bulk run asks as fast as it can. Raises `ConfigurationError`.
     """
     acl = {"allow": sorted(rule.allow), "deny": sorted(rule.deny)}
     try:
         if local_path(uri) is not None:
-            return FilesystemSettings(kind="filesystem", name=name, tenant=tenant, acl=acl, path=uri)
+            return FilesystemSettings(kind="filesystem", name=name, tenant=tenant, acl=acl, label=rule.label, path=uri)
         return StoreSettings(
-            kind="store", name=name, tenant=tenant, acl=acl, uri=uri, requests_per_s=UNBOUNDED_REQUESTS_PER_S
+            kind="store",
+            name=name,
+            tenant=tenant,
+            acl=acl,
+            label=rule.label,
+            uri=uri,
+            requests_per_s=UNBOUNDED_REQUESTS_PER_S,
         )
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         raise ConfigurationError(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
-
-
-def open_place(uri: str, tenant: str, name: str, rule: AccessRule) -> Connector:
-    """Give the connector of a place. Raises `ConfigurationError`."""
-    settings = place_settings(uri, tenant, name, rule)
-    return FilesystemConnector(settings) if isinstance(settings, FilesystemSettings) else StoreConnector(settings)

@@ -12,7 +12,10 @@ MAX_ERRORS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one document. `reason` and `failure` stand exactly where `status` is quarantined."""
+    """What became of one document. `reason` and `failure` stand exactly where `status` is quarantined.
+
+    `warning`: what somebody should look at, though the document is indexed.
+    """
 
     document_id: str
     external_id: str
@@ -23,11 +26,12 @@ class Outcome:
     embedded: int = 0
     reason: str | None = None
     failure: type[RayragError] | None = None
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentError:
-    """A quarantined document and why."""
+    """A quarantined document and why; or one that is indexed, and what is to be looked at."""
 
     uri: str
     reason: str
@@ -38,7 +42,8 @@ class Report:
     """The sum of a run. `discovered == indexed + unchanged + quarantined`; `embedded` counts texts, not documents.
 
     `created`, `updated`, `deleted` and `access_changed` count the changes that were found. `unread`: those that
-    their source did not give this time, or that another writer took up as well; they are tried again.
+    their source did not give this time, or that another writer took up as well; they are tried again. `warned`:
+    documents that are indexed and should be looked at; `warnings` has the first `MAX_ERRORS` of them.
     """
 
     discovered: int = 0
@@ -54,11 +59,17 @@ class Report:
     unread: int = 0
     seconds: float = 0.0
     errors: list[DocumentError] = field(default_factory=list)
+    warned: int = 0
+    warnings: list[DocumentError] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
         """Count one document."""
         self.chunks += outcome.chunks
         self.embedded += outcome.embedded
+        if outcome.warning is not None:
+            self.warned += 1
+            if len(self.warnings) < MAX_ERRORS:
+                self.warnings.append(DocumentError(outcome.uri, outcome.warning))
         if outcome.status == "indexed":
             self.indexed += 1
         elif outcome.status == "unchanged":

@@ -1,4 +1,4 @@
-"""A JSONL with one document a line: `{"id", "text", "title"?, "uri"?, "acl"?, "metadata"?}`.
+"""A JSONL with one document a line: `{"id", "text", "title"?, "uri"?, "acl"?, "label"?, "metadata"?}`.
 
 A line that is wrong is an error of its own and leaves its neighbours alone.
 """
@@ -8,18 +8,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from index.document import DocumentRef
+from index.labels import SaidLabel
 from ingest.acl_file import rule_of
-from ingest.cleaning import clean, given_title, shown_uri
+from ingest.cleaning import cleaned, given_title, shown_uri
 from ingest.connector import Entry, InlineDocument
 from ingest.source_settings import SourceSettings
 from policies.access import NOBODY, AccessRule
 from policies.errors import ConfigurationError, InvalidRequest, SourceUnavailable
+from policies.labels import Label
 
 MAX_ROW_BYTES = 64_000_000
 
@@ -34,6 +36,7 @@ class _Row(BaseModel):
     title: str | None = None
     uri: str | None = None
     acl: list[str] | dict[str, list[str]] = Field(default_factory=list)
+    label: SaidLabel = None
     metadata: dict[str, Any] | None = None
 
 
@@ -41,7 +44,8 @@ class _Row(BaseModel):
 class RowFile:
     """A JSONL as its source knows it: `path` is its own id, `prefix` what the ids of its rows begin with.
 
-    `rule`: who reads a row that says nothing; `changed_at` and `seen_at` are the file's, in Unix seconds.
+    `rule`: who reads a row that says nothing, and the label of one that has none; `changed_at` and `seen_at` are the
+    file's, in Unix seconds.
     """
 
     settings: SourceSettings
@@ -82,17 +86,16 @@ class RowFile:
             yield self._bad(external_id, number, reason, readers)
 
     def _entry(self, row: _Row, external_id: str, number: int) -> Entry:
-        rule = self.rule
-        if "acl" in row.model_fields_set:
-            try:
-                rule = rule_of(row.acl)
-            except ConfigurationError as error:
-                return self._bad(external_id, number, error.detail, NOBODY)
+        try:
+            said = rule_of(row.acl) if "acl" in row.model_fields_set else self.rule
+        except ConfigurationError as error:
+            return self._bad(external_id, number, error.detail, NOBODY)
+        rule = replace(said, label=self.rule.label if row.label is None else row.label)
         try:
             uri = shown_uri(row.uri) if row.uri else self.uri
         except InvalidRequest as error:
             return self._bad(external_id, number, error.detail, rule)
-        text = clean(row.text)
+        text, unseen = cleaned(row.text)
         if not text.strip():
             return self._bad(external_id, number, "text is empty", rule)
         content = json.dumps([row.title, row.text, row.uri, row.metadata], sort_keys=True, ensure_ascii=False)
@@ -100,7 +103,7 @@ class RowFile:
         title = given_title(row.title)
         size = len(row.text.encode("utf-8", "replace"))
         ref = self._ref(external_id, uri, rule, title, fingerprint, size)
-        inline = InlineDocument(title, text, row.metadata or {})
+        inline = InlineDocument(title, text, row.metadata or {}, unseen)
         return Entry(ref, inline=inline, changed_at=self.changed_at)
 
     def _bad(self, external_id: str, number: int, reason: str, rule: AccessRule) -> Entry:
@@ -181,8 +184,9 @@ def _readers(said: Any, rule: AccessRule) -> AccessRule:
     if not isinstance(said, dict) or not said.keys() <= _Row.model_fields.keys():
         return NOBODY  # a misspelt `acl` may be among them
     try:
-        return rule_of(said["acl"]) if "acl" in said else rule
-    except ConfigurationError:
+        label = Label.of(said["label"]) if "label" in said else rule.label
+        return replace(rule_of(said["acl"]) if "acl" in said else rule, label=label)
+    except (ConfigurationError, InvalidRequest):
         return NOBODY
 
 
@@ -194,4 +198,4 @@ def _reason(error: ValidationError) -> str:
     if path == "acl":
         return "acl must be a list of principals or {allow: [...], deny: [...]}"
     allowed = f"; allowed here: {', '.join(_Row.model_fields)}" if problem["type"] == "extra_forbidden" else ""
-    return f"{path}: {problem['msg']}{allowed}"
+    return f"{path}: {problem['msg'].removeprefix('Value error, ')}{allowed}"

@@ -6,15 +6,20 @@ Secrets are never values here: a setting that ends in `_env` names an environmen
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from index.document import DocumentRef
+from index.labels import SaidLabel
 from index.settings import Section
 from ingest.acl_file import rule_of
 from policies.access import AccessRule
-from policies.errors import ConfigurationError
+from policies.aliases import Aliases, Unmapped
+from policies.errors import ConfigurationError, InvalidRequest
+from policies.labels import DEFAULT_LABEL, Label
 
 SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -41,6 +46,13 @@ class QueueSettings(Section):
     group: str = Field(default="", description="who shares the messages; `rayrag-<source>` unless given")
 
 
+class UnmappedSettings(Section):
+    """What becomes of names that no map holds, each kind for itself."""
+
+    groups: Unmapped = "keep"
+    users: Unmapped = "keep"
+
+
 class SourceSettings(Section):
     """One source. Each kind of connector adds its own settings to these."""
 
@@ -48,6 +60,11 @@ class SourceSettings(Section):
     tenant: str = Field(min_length=1)
     acl: list[str] | dict[str, list[str]] = Field(
         default_factory=list, description="who reads what the source says nothing about; nobody unless given"
+    )
+    label: SaidLabel = Field(
+        default=None,
+        validate_default=False,
+        description="of what says none itself; identity.default_label unless given",
     )
     watch: bool = Field(default=True, description="let the source say when something changes, where it can")
     poll_s: float = Field(default=300.0, gt=0, description="seconds between two listings of changes")
@@ -57,6 +74,14 @@ class SourceSettings(Section):
     requests_per_s: float = Field(default=10.0, gt=0, description="how often the source may be asked")
     webhook: WebhookSettings | None = None
     queue: QueueSettings | None = None
+    groups: dict[str, str] = Field(default_factory=dict, description="what tokens call the source's groups")
+    users: dict[str, str] = Field(default_factory=dict, description="what tokens call the source's people")
+    unmapped: Unmapped | UnmappedSettings = Field(
+        default="keep", description="names that no map holds: keep, drop, or prefix them with the source's name"
+    )
+    rights_s: float | None = Field(
+        default=None, gt=0, description="seconds without a listing that ended well after which nobody reads the source"
+    )
 
     @field_validator("acl")
     @classmethod
@@ -67,10 +92,33 @@ class SourceSettings(Section):
             raise ValueError(error.detail) from error
         return value
 
+    @model_validator(mode="after")
+    def _aliases_hold(self) -> SourceSettings:
+        try:
+            self.aliases  # noqa: B018 - to see that they can be made
+        except InvalidRequest as error:
+            raise ValueError(f"groups, users: {error.detail}") from error
+        return self
+
+    @cached_property
+    def aliases(self) -> Aliases:
+        """What tokens call whom this source calls otherwise. What is handed to `fetch` has a rule in these names."""
+        one = self.unmapped
+        unmapped = one if isinstance(one, UnmappedSettings) else UnmappedSettings(groups=one, users=one)
+        return Aliases.of(self.name, self.groups, self.users, unmapped.groups, unmapped.users)
+
     @property
     def rule(self) -> AccessRule:
-        """Who reads what the source says nothing about."""
-        return rule_of(self.acl)
+        """Who reads what the source says nothing about, and its label."""
+        return self.labelled(rule_of(self.acl))
+
+    def labelled(self, rule: AccessRule) -> AccessRule:
+        """Give a rule that the source told without a label this source's."""
+        return replace(rule, label=DEFAULT_LABEL if self.label is None else self.label)
+
+    def with_label(self, default: Label) -> Self:
+        """Give these settings a label where they have none."""
+        return self if self.label is not None else self.model_copy(update={"label": default})
 
     def ref(
         self,
@@ -80,6 +128,8 @@ class SourceSettings(Section):
         fingerprint: str = "",
         size_bytes: int = 0,
         title: str | None = None,
+        label: Label | None = None,
     ) -> DocumentRef:
-        """Name one of this source's documents."""
-        return DocumentRef(self.tenant, self.name, external_id, uri, title, fingerprint, rule, size_bytes)
+        """Name one of this source's documents. `label`: what the source says of this one; none: the source's own."""
+        labelled = self.labelled(rule) if label is None else replace(rule, label=label)
+        return DocumentRef(self.tenant, self.name, external_id, uri, title, fingerprint, labelled, size_bytes)

@@ -11,8 +11,8 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
 from index.ledger import Ledger
@@ -23,7 +23,8 @@ from ingest.plan import SyncPlan, last_words, plan
 from ingest.report import Outcome, Report
 from ingest.source_settings import SourceSettings
 from ingest.stages import change_rights, narrowed, repoint, stamped, sweep
-from policies.errors import NotFound, SourceUnavailable
+from policies.access import NOBODY
+from policies.errors import NotFound, RayragError, RightsUnreadable, SourceUnavailable
 
 Process = Callable[[list[Entry]], Iterator[Outcome]]
 """Brings new text into the index: one outcome for each entry, in any order, as they come."""
@@ -68,6 +69,7 @@ class SourceSync:
         from the listing before; never from earlier than that. What the first listing finds has no age.
         """
         self._settings = settings
+        self._aliases = settings.aliases
         self._connector = connector
         self._ledger = ledger
         self._store = store
@@ -85,8 +87,9 @@ class SourceSync:
         """
         began_at = time.time()
         self._ledger.run_begins(self.source_id)
-        heard = self._heard(None if full else self._cursor(), began_at)
-        todo = self._plan(heard)
+        with self._hiding(began_at):
+            heard = self._heard(None if full else self._cursor(), began_at)
+            todo = self._plan(heard)
         if todo.mark is None:
             raise SourceUnavailable(f"{self._settings.name}: its listing broke off")
         report = self._apply(todo, heard)
@@ -95,16 +98,44 @@ class SourceSync:
             self._ledger.run_fails(self.source_id, f"{report.unread} documents could not be read: {first}")
         else:
             self._set_cursor(todo.mark.cursor)
-            text = json.dumps(report.as_dict() | {"errors": len(report.errors)})
+            text = json.dumps(report.as_dict() | {"errors": len(report.errors), "warnings": len(report.warnings)})
             self._ledger.run_succeeds(self.source_id, began_at, todo.mark.complete, text)
         return report
 
     def look(self, external_ids: Sequence[str], told_at: float | None = None) -> Report:
         """Bring these documents to what the source says of them now. Raises as `list` does."""
         began_at = time.time()
-        items = list(self._connector.look(external_ids))
+        with self._hiding(began_at):
+            items = list(self._connector.look(external_ids))
         heard = _Heard(last_words(items), self._known_of(items), began_at, told_at)
         return self._apply(self._plan(heard), heard)
+
+    @contextmanager
+    def _hiding(self, began_at: float) -> Iterator[None]:
+        """Hide documents from everyone where the source's rights cannot be read, or were not for `rights_s`.
+
+        The error goes on: it is the source's state. The next listing that ends well names everything, and gives each
+        document its readers back; nothing is embedded for it.
+        """
+        try:
+            yield
+        except RightsUnreadable as error:
+            self._hide(error.below, began_at)
+            raise
+        except RayragError:
+            run, limit_s = self._ledger.source_run(self.source_id), self._settings.rights_s
+            if limit_s is not None and run is not None and run.as_of is not None and began_at - run.as_of > limit_s:
+                self._hide("", began_at)
+            raise
+
+    def _hide(self, below: str, began_at: float) -> None:
+        tenant_id = self._ledger.tenant_id(self._settings.tenant)
+        nobody = self._ledger.intern_rule(tenant_id, NOBODY)
+        known = self._known(self._ledger.known(self.source_id)).values()
+        hidden = [each for each in known if each.external_id.startswith(below) and each.access_id != nobody]
+        if hidden:
+            self._ledger.forget_cursor(self.source_id)  # first: were it kept, nothing would show them again
+            self._ledger.set_rules(tenant_id, [RuleSeen(each.document_id, NOBODY, began_at) for each in hidden])
 
     def _heard(self, cursor: str | None, began_at: float) -> _Heard:
         if cursor is None:
@@ -117,8 +148,13 @@ class SourceSync:
 
     def _plan(self, heard: _Heard) -> SyncPlan:
         tenant_id = self._ledger.tenant_id(self._settings.tenant)
-        listing = (stamped(item, self._key) if isinstance(item, Entry) else item for item in heard.items)
+        listing = (self._ours(item) if isinstance(item, Entry) else item for item in heard.items)
         return plan(listing, heard.known, lambda rule: self._ledger.intern_rule(tenant_id, rule))
+
+    def _ours(self, entry: Entry) -> Entry:
+        """Spell an entry's rule in the names of tokens: no rule of a source comes any other way."""
+        stamp = stamped(entry, self._key)
+        return replace(stamp, ref=replace(stamp.ref, rule=self._aliases.rule(stamp.ref.rule)))
 
     def _apply(self, todo: SyncPlan, heard: _Heard) -> Report:
         report = Report(discovered=todo.discovered, unchanged=todo.unchanged)

@@ -21,6 +21,7 @@ from ingest.connectors.web import WebConnector, WebSettings
 from ingest.source_settings import SOURCE_NAME, SourceSettings
 from policies.access import AccessRule
 from policies.errors import ConfigurationError
+from policies.labels import Label
 
 AnySource = Annotated[
     FilesystemSettings
@@ -80,9 +81,13 @@ def read_sources_file(path: Path) -> Sequence[SourceSettings]:
     return found
 
 
-def source_of(name: str, uri: str, tenant: str, acl: AccessRule, watch: bool) -> SourceSettings:
+def source_of(
+    name: str, uri: str, tenant: str, acl: AccessRule, watch: bool, label: Label | None = None
+) -> SourceSettings:
     """Settings for what a URI says on its own: a folder or file, an object store, a web page. Raises as above."""
-    common = {"name": name, "tenant": tenant, "acl": _acl(acl), "watch": watch}
+    common: dict[str, Any] = {"name": name, "tenant": tenant, "acl": _acl(acl), "watch": watch}
+    if label is not None:
+        common["label"] = label
     scheme = urlsplit(uri).scheme.lower() if "://" in uri else ""
     if scheme in ("http", "https"):
         return parse_source({"kind": "web", "urls": [uri], **common})

@@ -20,6 +20,7 @@ from index.stores import ModelsChanged
 from index.vectors import MAX_TEXT_BYTES, SCHEMA_VERSION, ChunkRow, Rows
 from ingest.chunking import CHUNKER_VERSION, Chunker
 from ingest.connector import Entry
+from ingest.hidden import MIN_UNSEEN, warning
 from ingest.parsing import PARSER_VERSION
 from ingest.report import Outcome
 from ingest.sandbox import Parser
@@ -41,6 +42,7 @@ class Prepared:
     content_hash: str
     chunks: tuple[Chunk, ...]
     owner: str | None = None
+    warning: str | None = None
 
     @property
     def texts(self) -> list[str]:
@@ -124,14 +126,17 @@ class Preparation:
         if entry.inline is None:
             extracted = self._parser.parse(data, entry.name or ref.external_id)
         else:
-            extracted = Extracted(entry.inline.text, entry.inline.title)
+            unseen = entry.inline.unseen
+            hidden = (("without a width", unseen),) if unseen >= MIN_UNSEEN else ()
+            extracted = Extracted(entry.inline.text, entry.inline.title, hidden=hidden)
         chunks = self._chunker.split(extracted)
         if not chunks:
             raise DocumentRejected("no text in it")
         if any(len(chunk.text.encode("utf-8", "replace")) > MAX_TEXT_BYTES for chunk in chunks):
             # Passages are measured in tokens, and white space has none: the store would refuse the whole batch.
             raise DocumentRejected(f"over {MAX_TEXT_BYTES} bytes of it hold hardly a word")
-        return Prepared(ref, extracted.title or ref.title, content_hash, chunks, owner)
+        title = extracted.title or ref.title
+        return Prepared(ref, title, content_hash, chunks, owner, warning(extracted.hidden))
 
     def _content(self, entry: Entry, fetch: Fetch) -> bytes:
         if entry.inline is not None:
@@ -237,7 +242,7 @@ def narrowed(held: AccessRule, rule: AccessRule) -> AccessRule:
         allow = rule.allow
     else:
         allow = held.allow & rule.allow
-    return AccessRule(allow, held.deny | rule.deny)
+    return AccessRule(allow, held.deny | rule.deny, max(held.label, rule.label))
 
 
 def repoint(rows: RowsToRepoint, ledger: Ledger, store: Rows) -> None:
@@ -251,7 +256,10 @@ def _outcome(document: Embedded, version: int, live: bool) -> Outcome:
     if not live:
         return Outcome(ref.document_id, ref.external_id, ref.uri, "unchanged")  # a newer writer has it
     chunks = len(document.prepared.chunks)
-    return Outcome(ref.document_id, ref.external_id, ref.uri, "indexed", version, chunks, document.computed)
+    told = document.prepared.warning
+    return Outcome(
+        ref.document_id, ref.external_id, ref.uri, "indexed", version, chunks, document.computed, warning=told
+    )
 
 
 def _rows(document: Embedded, version: int, ledger: Ledger) -> list[ChunkRow]:

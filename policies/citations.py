@@ -56,6 +56,7 @@ class Evidence:
     start: int
     end: int
     title: str = ""
+    uri: str = ""
 
 
 @dataclass(frozen=True, slots=True)

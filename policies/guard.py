@@ -5,7 +5,8 @@
 
 Every check fails closed: a filter that breaks refuses, and a record that cannot be written stops the request.
 
-    async with guard.request(token, "rag:query", "query", request_id) as request:
+    caller = await guard.authenticate(token)             # once for each request
+    async with guard.request(caller, "rag:query", "query", request_id) as request:
         question = await request.question(text)
         hits = ...                                       # retrieved for request.principal
         request.shown([hit.chunk_id for hit in hits], withheld)
@@ -17,15 +18,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, Protocol, TypeVar
 
 from policies.audit_chain import AuditIntent, AuditOutcome, Detail
-from policies.citations import CheckedAnswer, CitationChecker, Evidence, check
+from policies.citations import CheckedAnswer, Evidence, check
 from policies.errors import ContentBlocked, Forbidden, NotFound, Overloaded, RayragError, Unavailable
+from policies.links import Links, without_links
+from policies.outgoing import Outgoing
 from policies.principals import Principal
+
+AT_THE_DOOR = 16
+"""Tokens that are looked at side by side, for each replica."""
 
 _T = TypeVar("_T")
 
@@ -61,7 +68,9 @@ class Recorder(Protocol):
 Screen = Callable[[str, Principal], str]
 """A filter over text: gives it back, changed or not, or raises `ContentBlocked`."""
 Limit = Callable[[Principal, str], None]
-"""Takes the caller and the action; raises `Overloaded` when it is too much."""
+"""Takes the caller and the action; raises `Overloaded` when it is too much. Runs in a thread of its own."""
+Charge = Callable[[Principal, int], None]
+"""Takes the caller and the tokens of a model that their request cost, once that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,8 @@ class Screens:
     question: tuple[Screen, ...] = ()
     context: tuple[Screen, ...] = ()
     output: tuple[Screen, ...] = ()
+    links: Links = field(default_factory=Links)
+    """Where links of an answer may lead, beside its own sources."""
 
 
 class _Step(IntEnum):
@@ -94,6 +105,7 @@ class GuardedRequest:
     _step: _Step = _Step.AUTHORISED
     _shown: dict[str, None] = field(default_factory=dict)
     _withheld: int = 0
+    _tokens: int = 0
     _detail: dict[str, str | int | bool | Sequence[str] | None] = field(default_factory=dict)
     _outcome: str = "ok"
 
@@ -122,20 +134,26 @@ class GuardedRequest:
         self._go(_Step.CITED)
         checked = check(answer, evidence)
         self.shown(citation.chunk_id for citation in checked.citations)
-        return checked
+        return replace(checked, answer=without_links(checked.answer, self._links(evidence)))
 
-    def citing(self, evidence: Sequence[Evidence]) -> CitationChecker:
-        """`cite`, for an answer that is streamed: feed each piece after it was screened.
-
-        All of the evidence counts as shown.
-        """
+    def citing(self, evidence: Sequence[Evidence]) -> Outgoing:
+        """`cite`, for an answer that is streamed. All of the evidence counts as shown."""
         self.shown(item.chunk_id for item in evidence)
-        return CitationChecker(evidence)
+        return Outgoing(evidence, self._links(evidence))
+
+    def _links(self, evidence: Sequence[Evidence]) -> Links:
+        return Links.to(self._screens.links.hosts, (item.uri for item in evidence))
 
     def shown(self, chunk_ids: Iterable[str], withheld: int = 0) -> None:
         """Note what this request shows, and how many more passages it held back. Call it before they leave."""
         self._shown.update(dict.fromkeys(chunk_ids))
         self._withheld += withheld
+
+    def spent(self, tokens: int) -> None:
+        """Note what a model used for this request; it is charged and recorded however the request ends."""
+        if tokens:
+            self._tokens += tokens
+            self._detail["tokens"] = self._tokens
 
     def note(self, detail: Detail, outcome: str | None = None) -> None:
         """Add to the record's detail; name another outcome than `ok`, such as `abstained` or `degraded`."""
@@ -177,6 +195,7 @@ class Guard:
         policy_version: str,
         screens: Screens | None = None,
         limits: Sequence[Limit] = (),
+        charges: Sequence[Charge] = (),
     ) -> None:
         self._verifier = verifier
         self._roles = roles
@@ -184,15 +203,18 @@ class Guard:
         self._policy_version = policy_version
         self._screens = screens or Screens()
         self._limits = tuple(limits)
+        self._charges = tuple(charges)
+        # Of its own: a slow identity provider must not take the threads in which records are written.
+        self._door = ThreadPoolExecutor(AT_THE_DOOR, "authenticate")
 
     async def authenticate(self, token: str) -> Principal:
-        """Say who calls. Raises `Unauthenticated`, or `Unavailable` where an issuer's keys cannot be had."""
-        return await asyncio.to_thread(self._verifier.verify, token)
+        """Say who calls. Raises `Unauthenticated`, or `Unavailable` where that cannot be known now."""
+        return await asyncio.get_running_loop().run_in_executor(self._door, self._verifier.verify, token)
 
     @asynccontextmanager
     async def request(
         self,
-        token: str,
+        caller: Principal,
         permission: str | Sequence[str],
         action: str,
         request_id: str,
@@ -200,18 +222,18 @@ class Guard:
     ) -> AsyncIterator[GuardedRequest]:
         """Let a request in, and put it on the record whatever becomes of it.
 
-        `permission`: one, or several of which one is enough. The work runs in the body, a stream's to its last
-        event. Whatever the body raises goes on, cancellation included. Raises `Unauthenticated`, `Forbidden`,
-        `Overloaded`, and `Unavailable` where the record cannot be written: then no answer may leave.
+        `caller`: whom `authenticate` named, never a principal from elsewhere. `permission`: one, or several of which
+        one is enough. The work runs in the body, a stream's to its last event. Whatever the body raises goes on,
+        cancellation included. Raises `Forbidden`, `Overloaded`, and `Unavailable` where the record cannot be written:
+        then no answer may leave.
         """
-        principal = await self.authenticate(token)
         asked = (permission,) if isinstance(permission, str) else tuple(permission)
-        request = GuardedRequest(principal, "", action, request_id, self._screens)
+        request = GuardedRequest(caller, "", action, request_id, self._screens)
         request.note(detail or {})
         try:
-            request.permission = self._roles.require_any(principal, asked)
-            for limit in self._limits:
-                limit(principal, action)
+            request.permission = self._roles.require_any(caller, asked)
+            if self._limits:
+                await asyncio.to_thread(self._count, caller, action)
         except RayragError as error:
             await self._record_outcome(request, error)
             raise
@@ -222,6 +244,16 @@ class Guard:
             await self._record_outcome(request, error)
             raise
         await self._record_outcome(request, None)
+
+    def _count(self, caller: Principal, action: str) -> None:
+        for limit in self._limits:
+            limit(caller, action)
+
+    def _settle(self, request: GuardedRequest, outcome: AuditOutcome) -> None:
+        if request._tokens:
+            for charge in self._charges:
+                charge(request.principal, request._tokens)
+        self._audit.outcome(outcome)
 
     async def _record_intent(self, request: GuardedRequest) -> None:
         who = request.principal
@@ -257,7 +289,7 @@ class Guard:
             detail=detail,
         )
         try:
-            await _finished(asyncio.to_thread(self._audit.outcome, outcome))
+            await _finished(asyncio.to_thread(self._settle, request, outcome))
         except Unavailable as failure:
             if error is None or isinstance(error, RayragError):
                 raise

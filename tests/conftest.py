@@ -14,14 +14,16 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import pytest
 
 from cluster import milvus
+from tests.ldap_server import LdapServer
 from tests.servers import Server, nats_server, redis_server
 
+AnyServer = TypeVar("AnyServer", bound=Server)
 CLIENT = "pymilvus.client.grpc_handler.GrpcHandler"
 
 
@@ -102,6 +104,12 @@ def nats() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def ldap() -> Iterator[LdapServer]:
+    """Yield a directory of its own; whoever changes it puts it back."""
+    yield from _running(LdapServer)
+
+
+@pytest.fixture(scope="session")
 def redis_url(redis: Server) -> str:
     return f"redis://127.0.0.1:{redis.port}"
 
@@ -126,7 +134,7 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
         connection.execute(f"DROP SCHEMA {schema} CASCADE".encode())
 
 
-def _running(make: Callable[[Path], Server]) -> Iterator[Server]:
+def _running(make: Callable[[Path], AnyServer]) -> Iterator[AnyServer]:
     home = Path(tempfile.mkdtemp(prefix="server-", dir=_memory()))
     try:
         server = make(home)

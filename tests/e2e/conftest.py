@@ -24,7 +24,7 @@ from cluster.ray_head import environment
 from cluster.state import State
 from deployments.identity import development_issuer
 from index.settings import load
-from policies.tokens import DevelopmentIssuer
+from policies.issuing import DevelopmentIssuer
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ROOT / "examples" / "documents"

@@ -27,6 +27,7 @@ def folder(service, tmp_path_factory) -> Iterator[Path]:
     (place / "heron.txt").write_text("The heron nests in the mill on the northern shore.")
     secret = place.parent / "webhook-secret"
     secret.write_text(f"whsec_{SECRET}")
+    secret.chmod(0o600)
     sources = place.parent / "sources.yaml"
     sources.write_text(
         json.dumps(

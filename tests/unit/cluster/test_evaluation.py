@@ -21,7 +21,8 @@ from cluster.evaluation import (
 )
 from ingest.acl_file import AclFile
 from ingest.connector import Entry
-from ingest.place import open_place
+from ingest.place import place_settings
+from ingest.sources import open_connector
 from policies.access import NOBODY
 from policies.errors import InvalidRequest
 
@@ -48,7 +49,8 @@ def with_files(folder: Path, *names: str) -> Path:
 
 
 def listed(place) -> list[Entry]:
-    return [item for item in open_place(str(place), "t", "s", NOBODY).list(None) if isinstance(item, Entry)]
+    connector = open_connector(place_settings(str(place), "t", "s", NOBODY))
+    return [item for item in connector.list(None) if isinstance(item, Entry)]
 
 
 def test_only_questions_with_a_relevant_document_are_asked(tmp_path: Path) -> None:

@@ -99,7 +99,8 @@ def test_no_pod_runs_as_root_or_gains_rights(rendered: dict[str, str]) -> None:
     assert len(pods) == 3 * 3 + 1
     assert all(pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] > 0 for pod in pods)
     contexts = [container["securityContext"] for pod in pods for container in pod["containers"]]
-    assert all(each == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}} for each in contexts)
+    closed = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
+    assert all(each == closed for each in contexts)
 
 
 def test_only_the_named_may_reach_the_pods_and_nobody_rays_own_ports(rendered: dict[str, str]) -> None:

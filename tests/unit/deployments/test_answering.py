@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +21,7 @@ from policies.guard import GuardedRequest, Screens
 from policies.principals import Principal
 
 SECRET = "The vault opens with bluebell."
-HIT = Hit("c", "d", 1, 1, "x", "X", "mem:x", SECRET, 1.0, 0, len(SECRET), None)
+HIT = Hit("c", "d", 1, "x", "X", "mem:x", SECRET, 1.0, 0, len(SECRET), None)
 
 
 class Metrics:
@@ -176,3 +177,45 @@ def test_an_uncited_answer_is_withheld_when_a_right_went_meanwhile(readable, tol
     answer = asked(readable)
     assert ("bluebell" in answer.answer) is told
     assert told or answer.answer == UNKNOWN
+
+
+def spent(events: Sequence[Delta | Written], stop_after: int = 99) -> int:
+    """The tokens that an answer cost whose reader leaves after so many pieces."""
+
+    def remote(call: Any) -> Any:
+        return SimpleNamespace(remote=call)
+
+    rights = Rights()
+    retrieval = SimpleNamespace(search=remote(rights.found), confirm=remote(rights.confirm))
+    generation = SimpleNamespace(options=lambda **_: SimpleNamespace(answer=remote(lambda _: Stream(events))))
+    guarded = GuardedRequest(Principal("p", "t"), "rag:query", "query", "id", Screens())
+
+    async def read() -> None:
+        answer = Answering(retrieval, generation, Metrics()).answer(guarded, QueryRequest(question="how?"), Options())
+        async with aclosing(answer) as pieces:  # type: ignore[type-var]
+            for _ in range(stop_after):
+                if await anext(pieces, None) is None:
+                    return
+
+    asyncio.run(read())
+    return guarded._tokens
+
+
+def test_an_answer_costs_what_its_model_says() -> None:
+    assert spent([*SENTENCES, Written("vllm:tiny", abstained=False, tokens=1234)]) == 1234
+
+
+def test_where_the_model_says_nothing_its_characters_are_counted() -> None:
+    said = sum(len(delta.text) for delta in SENTENCES)
+
+    assert spent([*SENTENCES, END]) == -(-(len("how?") + len(SECRET) + said) // 4)
+
+
+def test_who_leaves_in_the_middle_pays_for_what_was_written() -> None:
+    whole = spent([*SENTENCES, END])
+
+    assert 0 < spent([*SENTENCES, Written("vllm:tiny", abstained=False, tokens=1234)], stop_after=2) < whole
+
+
+def test_an_answer_that_quotes_costs_nothing() -> None:
+    assert spent([Written(EXTRACTIVE, False, SECRET, (Excerpt(0, 0, len(SECRET)),))]) == 0

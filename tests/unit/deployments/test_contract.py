@@ -22,6 +22,28 @@ ROUTES = {
     ("get", "/healthz"),
     ("get", "/readyz"),
     ("get", "/metrics"),
+    ("get", "/v1/auth"),
+    ("get", "/v1/auth/me"),
+    ("post", "/v1/auth/refresh"),
+    ("post", "/v1/auth/logout"),
+    ("post", "/v1/auth/revoke"),
+    ("post", "/v1/auth/ldap/{name}"),
+    ("get", "/v1/auth/oidc/{name}/login"),
+    ("get", "/v1/auth/oidc/{name}/callback"),
+    ("get", "/v1/auth/saml/{name}/metadata"),
+    ("get", "/v1/auth/saml/{name}/login"),
+    ("post", "/v1/auth/saml/{name}/acs"),
+}
+PROBES = {"/healthz", "/readyz"}
+LEADS_TO_A_TOKEN = {
+    "/v1/auth",
+    "/v1/auth/refresh",
+    "/v1/auth/ldap/{name}",
+    "/v1/auth/oidc/{name}/login",
+    "/v1/auth/oidc/{name}/callback",
+    "/v1/auth/saml/{name}/metadata",
+    "/v1/auth/saml/{name}/login",
+    "/v1/auth/saml/{name}/acs",
 }
 CITATION = ["n", "document_id", "chunk_id", "external_id", "title", "uri", "page", "quote", "start", "end", "score"]
 ANSWER = ["request_id", "answer", "abstained", "citations", "degraded", "generator", "timings_ms", "as_of"]
@@ -39,8 +61,8 @@ def test_the_routes_are_those_of_the_contract():
     assert served == ROUTES
 
 
-def test_every_route_but_the_probes_needs_a_bearer_token_or_a_signature():
-    proofs = {"/healthz": set(), "/readyz": set(), "/v1/webhooks/{source}": {"StandardWebhooks"}}
+def test_every_route_needs_a_bearer_token_or_a_signature_but_the_probes_and_what_leads_to_a_token():
+    proofs = {path: set() for path in PROBES | LEADS_TO_A_TOKEN} | {"/v1/webhooks/{source}": {"StandardWebhooks"}}
     for path, methods in openapi()["paths"].items():
         for method, operation in methods.items():
             asked = {scheme for each in operation.get("security", []) for scheme in each}

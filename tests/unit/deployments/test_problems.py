@@ -16,7 +16,7 @@ KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and is
 def test_an_error_round_trips_through_pickle(kind):
     error = kind("a detail")
     again = pickle.loads(pickle.dumps(error))
-    assert type(again) is kind and again.detail == "a detail" and vars(again) == vars(error)
+    assert type(again) is kind and again.args == error.args and vars(again) == vars(error)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not errors.RayragError], ids=lambda k: k.__name__)
@@ -38,3 +38,12 @@ def test_unknown_and_foreign_are_one_answer():
 
 def test_overload_says_when_to_come_back():
     assert problems.answer_for(errors.Overloaded("too much", 7), "id").headers == {"Retry-After": "7"}
+
+
+def test_why_a_token_was_refused_is_for_the_log_and_not_for_the_caller(caplog):
+    caplog.set_level("INFO", logger="ray.serve")
+
+    answer = problems.answer_for(errors.TokenRejected("expired"), "id-7")
+
+    assert answer == problems.answer_for(errors.Unauthenticated("no bearer token"), "id-8")
+    assert "expired" in caplog.text and "id-7" in caplog.text

@@ -51,6 +51,24 @@ def test_a_question_that_leaves_no_trace_is_not_kept(embedding: Any) -> None:
     assert len(embedding.asked) == 2
 
 
+def test_a_question_that_leaves_no_trace_does_not_even_touch_the_cache(embedding: Any) -> None:
+    embedding._questions = LRUCache(2)
+    counted: list[Any] = []
+    embedding._metrics = SimpleNamespace(cache=lambda *_, **__: counted.append(1))
+
+    async def ask() -> None:
+        for text in ("older", "newer"):
+            await embedding.question("acme", text, "minilm")
+        before = list(embedding._questions.items()), len(counted)
+        await embedding.question("acme", "older", "minilm", keep=False)
+        assert (list(embedding._questions.items()), len(counted)) == before
+        await embedding.question("acme", "newest", "minilm")
+
+    asyncio.run(ask())
+
+    assert {text for _, _, text in embedding._questions} == {"newer", "newest"}, "the oldest goes first"
+
+
 def test_a_question_is_never_answered_with_another_models_vector(embedding: Any) -> None:
     async def ask() -> list[str]:
         return [await embedding.question("acme", "q", model) for model in ("minilm", "other", "minilm")]

@@ -6,10 +6,18 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
-from deployments.uploads import _from_json
+from deployments.contract import RuleChange
+from deployments.uploads import _from_json, read_uploads
 from ingest.cleaning import clean
 from policies.errors import InvalidRequest
+from policies.labels import Label
 
 DIRTY = "x\x00y\x07 caf\u0065\u0301\r\nend\x1b[2J"
 
@@ -60,3 +68,47 @@ def test_an_address_that_does_something_or_hides_something_is_refused(uri: str) 
 
 def test_without_an_address_the_id_stands_for_it() -> None:
     assert read().uri == read(uri=None).uri == read(uri="").uri == "upload:a"
+
+
+def test_a_label_is_said_or_not_said_and_never_guessed() -> None:
+    assert read().label is None
+    assert read(label="restricted").label is Label.RESTRICTED
+
+
+@pytest.mark.parametrize("label", ["", "Restricted", "secret", "restricted ", None, 3, True, ["public"]])
+def test_a_malformed_label_is_refused(label: Any) -> None:
+    with pytest.raises(InvalidRequest, match="label: .* is none; write public, internal, confidential, restricted"):
+        read(label=label)
+
+
+def test_a_label_inside_of_the_readers_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="acl"):
+        read(acl={"allow": ["everyone"], "label": "public"})
+
+
+@pytest.mark.parametrize("label", [None, "confidential", "", "Confidential", "2"])
+def test_a_forms_label_is_for_all_of_its_files(label: str | None) -> None:
+    async def send(request: Request) -> JSONResponse:
+        found = await read_uploads(request, 1_000)
+        return JSONResponse([each.label for each in found])
+
+    client = TestClient(Starlette(routes=[Route("/", send, methods=["POST"])]))
+    files = [("file", ("a.txt", b"x")), ("file", ("b.txt", b"y"))]
+    fields = {} if label is None else {"label": label}
+    if label in (None, "confidential"):
+        expected = [None if label is None else int(Label.CONFIDENTIAL)] * 2
+        assert client.post("/", files=files, data=fields).json() == expected
+    else:
+        with pytest.raises(InvalidRequest, match="label: .* is none"):
+            client.post("/", files=files, data=fields)
+
+
+@pytest.mark.parametrize(("body", "label"), [({}, None), ({"label": "public"}, Label.PUBLIC)])
+def test_a_change_of_the_rule_may_say_a_label(body: dict[str, Any], label: Label | None) -> None:
+    assert RuleChange.model_validate({"allow": ["everyone"], **body}).label is label
+
+
+@pytest.mark.parametrize("label", ["", "Public", None, 0])
+def test_a_change_with_a_malformed_label_changes_nothing(label: Any) -> None:
+    with pytest.raises(ValidationError, match="is none; write public"):
+        RuleChange.model_validate({"allow": ["everyone"], "label": label})

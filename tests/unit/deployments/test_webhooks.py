@@ -63,6 +63,7 @@ class Service:
         webhook: Any = {"secret_file": str(self.home / f"{name}.secret")}
         if secret is not None:
             (self.home / f"{name}.secret").write_text(secret + "\n")
+            (self.home / f"{name}.secret").chmod(0o600)
         config = json.dumps({"name": name, "tenant": tenant, "webhook": webhook} | settings)
         return self.ledger.keep_source(tenant, name, f"https://{name}.example", config)
 

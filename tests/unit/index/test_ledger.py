@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from index import ledger as ledger_module
 from index.document import DocumentRef
 from index.ledger import Ledger
 from index.ledger_records import NewVersion, StaleVersion, WrittenVersion
@@ -294,7 +293,7 @@ def test_owner_of_a_live_document_stays(ledger: Ledger) -> None:
 
 
 def test_many_documents_are_deleted_in_one_go(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "BATCH", 2)
+    monkeypatch.setattr("index.documents.BATCH", 2)
     refs = [make_ref(f"{number}.md") for number in range(5)]
     for ref in refs:
         publish(ledger, ref)
@@ -385,7 +384,7 @@ def test_dead_letter_of_a_document_that_left_its_source_is_forgotten(ledger: Led
 
 
 def test_known_pages_through_a_source(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "PAGE_ROWS", 3)
+    monkeypatch.setattr("index.documents.PAGE_ROWS", 3)
     refs = [make_ref(f"{number}.md") for number in range(7)]
     for ref in refs:
         publish(ledger, ref)

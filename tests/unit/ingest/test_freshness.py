@@ -60,7 +60,7 @@ class Desk:
 
     def add(self, name: str, **settings: object) -> Script:
         given = SourceSettings(name=name, tenant="acme", **{"poll_s": 1000, **settings})
-        source_id = self.ledger.keep_source("acme", name, name, given.model_dump_json())
+        source_id = self.ledger.keep_source("acme", name, name, given.model_dump_json(exclude_unset=True))
         return self.scripts.setdefault(name, Script(self.ledger, source_id))
 
     def open(self, stored):

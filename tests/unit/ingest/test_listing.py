@@ -9,17 +9,22 @@ import fsspec
 import pytest
 
 from index.document import DocumentRef
-from ingest.connector import Entry
+from ingest.connector import Connector, Entry
 from ingest.connectors.store_tree import is_link
-from ingest.place import open_place
+from ingest.place import place_settings
+from ingest.sources import open_connector
 from policies.access import NOBODY, AccessRule
 from policies.errors import ConfigurationError, DocumentRejected, SourceUnavailable, TooLarge
 
 DEFAULT = AccessRule.of(["group:all"])
 
 
+def place(uri: str | Path) -> Connector:
+    return open_connector(place_settings(str(uri), "acme", "files", DEFAULT))
+
+
 def stream(uri: str | Path) -> Iterator[Entry]:
-    return (item for item in open_place(str(uri), "acme", "files", DEFAULT).list(None) if isinstance(item, Entry))
+    return (item for item in place(uri).list(None) if isinstance(item, Entry))
 
 
 def listed(uri: str | Path) -> list[Entry]:
@@ -30,7 +35,7 @@ def read(entry: Entry | str, max_bytes: int, uri: str = "/") -> bytes:
     """Fetch by an entry, or by the path that it gave as its location."""
     if isinstance(entry, str):
         entry = Entry(DocumentRef("acme", "files", "x", "x", None, "", DEFAULT), location=entry)
-    return open_place(uri, "acme", "files", DEFAULT).fetch(entry, max_bytes)
+    return place(uri).fetch(entry, max_bytes)
 
 
 def by_id(uri: str | Path) -> dict[str, Entry]:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,8 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 async def answered(guard: Guard, token: str = "good", permission: str = "rag:query") -> str:
-    async with guard.request(token, permission, "query", "r1", {"question_sha256": "aa"}) as request:
+    caller = await guard.authenticate(token)
+    async with guard.request(caller, permission, "query", "r1", {"question_sha256": "aa"}) as request:
         question = await request.question("why")
         request.shown(["c1", "c2"], withheld=4)
         context = await request.context("passage")
@@ -171,6 +173,42 @@ def test_a_missing_permission_is_refused_before_the_work_and_recorded() -> None:
     assert witness.outcomes == ["denied"]
 
 
+def test_what_a_model_used_is_charged_once_and_recorded_however_the_request_ends() -> None:
+    charged: list[tuple[str, int]] = []
+
+    async def work(fails: bool) -> None:
+        guard = make_guard(witness, charges=[lambda caller, tokens: charged.append((caller.subject, tokens))])
+        async with guard.request(ADA, "rag:query", "query", "r1") as request:
+            request.spent(0)
+            request.spent(300)
+            request.spent(45)
+            if fails:
+                raise asyncio.CancelledError
+
+    for fails in (False, True):
+        witness = Witness()
+        with suppress(asyncio.CancelledError):
+            run(work(fails))
+        (outcome,) = [record for record in witness.records if isinstance(record, AuditOutcome)]
+        assert outcome.detail is not None and outcome.detail["tokens"] == 345
+    assert charged == [("ada", 345), ("ada", 345)]
+
+
+def test_what_used_no_model_is_not_charged() -> None:
+    witness = Witness()
+    run(answered(make_guard(witness, charges=[lambda *_: pytest.fail("nothing was used")])))
+
+    assert all("tokens" not in (record.detail or {}) for record in witness.records)
+
+
+def test_counting_does_not_stop_the_others() -> None:
+    threads: list[int] = []
+    witness = Witness()
+    run(answered(make_guard(witness, limits=[lambda *_: threads.append(threading.get_ident())])))
+
+    assert threads and threads[0] != threading.get_ident()
+
+
 def test_a_limit_is_recorded_and_stops_before_the_work() -> None:
     witness = Witness()
 
@@ -197,13 +235,13 @@ def test_no_work_begins_before_the_intent_is_written() -> None:
 
     async def work() -> None:
         nonlocal begun
-        async with make_guard(witness).request("good", "rag:query", "query", "r1"):
+        async with make_guard(witness).request(ADA, "rag:query", "query", "r1"):
             begun = True
 
     with pytest.raises(Unavailable):
         run(work())
     assert not begun
-    assert witness.calls == ["verify", "intent"]
+    assert witness.calls == ["intent"]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +260,7 @@ def test_what_the_work_raises_goes_on_and_is_recorded(error: BaseException, outc
     witness = Witness()
 
     async def work() -> None:
-        async with make_guard(witness).request("good", "rag:query", "query", "r1") as request:
+        async with make_guard(witness).request(ADA, "rag:query", "query", "r1") as request:
             request.shown(["c1"])
             raise error
 
@@ -240,7 +278,7 @@ def test_what_the_work_raises_goes_on_and_is_recorded(error: BaseException, outc
 
 def test_a_fault_is_not_hidden_by_a_record_that_fails_as_well() -> None:
     async def work(error: BaseException) -> None:
-        async with make_guard(Witness(fails={"outcome"})).request("good", "rag:query", "query", "r1"):
+        async with make_guard(Witness(fails={"outcome"})).request(ADA, "rag:query", "query", "r1"):
             raise error
 
     fault = ValueError("bug")
@@ -269,14 +307,14 @@ def test_a_client_that_leaves_is_recorded_and_the_cancellation_goes_on(times: in
         started = asyncio.Event()
 
         async def work() -> None:
-            async with make_guard(witness).request("good", "rag:query", "query", "r1"):
+            async with make_guard(witness).request(ADA, "rag:query", "query", "r1"):
                 started.set()
                 await asyncio.sleep(60)
 
         return await cancelled_when(started, work(), times)
 
     assert isinstance(run(scene()), asyncio.CancelledError)
-    assert (witness.calls, witness.outcomes) == (["verify", "intent", "outcome"], ["cancelled"])
+    assert (witness.calls, witness.outcomes) == (["intent", "outcome"], ["cancelled"])
 
 
 def test_a_client_that_leaves_while_the_record_is_down_is_still_cancelled() -> None:
@@ -286,7 +324,7 @@ def test_a_client_that_leaves_while_the_record_is_down_is_still_cancelled() -> N
         started = asyncio.Event()
 
         async def work() -> None:
-            async with make_guard(witness).request("good", "rag:query", "query", "r1"):
+            async with make_guard(witness).request(ADA, "rag:query", "query", "r1"):
                 started.set()
                 await asyncio.sleep(60)
 
@@ -305,7 +343,7 @@ def test_a_client_that_leaves_during_the_intent_starts_no_work(fails: set[str]) 
 
         async def work() -> None:
             nonlocal begun
-            async with make_guard(witness).request("good", "rag:query", "query", "r1"):
+            async with make_guard(witness).request(ADA, "rag:query", "query", "r1"):
                 begun = True
 
         task = cancelled_when(started, work())
@@ -314,7 +352,7 @@ def test_a_client_that_leaves_during_the_intent_starts_no_work(fails: set[str]) 
 
     assert isinstance(run(scene()), asyncio.CancelledError)
     assert not begun
-    assert witness.calls == ["verify", "intent", "outcome"]
+    assert witness.calls == ["intent", "outcome"]
 
 
 def test_a_client_that_leaves_as_the_outcome_is_written_finds_it_written() -> None:
@@ -324,7 +362,7 @@ def test_a_client_that_leaves_as_the_outcome_is_written_finds_it_written() -> No
         started = asyncio.Event()
 
         async def work() -> None:
-            async with make_guard(witness).request("good", "rag:query", "query", "r1"):
+            async with make_guard(witness).request(ADA, "rag:query", "query", "r1"):
                 started.set()
 
         return await cancelled_when(started, work(), 3)
@@ -337,7 +375,7 @@ def test_a_stream_holds_the_request_open_to_its_end() -> None:
     witness = Witness()
 
     async def stream() -> AsyncIterator[str]:
-        async with make_guard(witness).request("good", "rag:query", "query", "r1") as request:
+        async with make_guard(witness).request(ADA, "rag:query", "query", "r1") as request:
             checker = request.citing(EVIDENCE)
             for piece in ("Managers approve [1]. ", "Bananas [1]."):
                 yield checker.feed(await request.output(piece))
@@ -359,7 +397,7 @@ def test_a_stream_that_is_closed_half_way_is_recorded_as_cancelled() -> None:
     witness = Witness()
 
     async def stream() -> AsyncIterator[str]:
-        async with make_guard(witness).request("good", "rag:query", "query", "r1") as request:
+        async with make_guard(witness).request(ADA, "rag:query", "query", "r1") as request:
             request.shown(["c1"])
             yield "first"
             yield "second"
@@ -375,7 +413,7 @@ def test_a_stream_that_is_closed_half_way_is_recorded_as_cancelled() -> None:
 
 def test_steps_go_forward_only() -> None:
     async def work(steps: list[str]) -> None:
-        async with make_guard(Witness()).request("good", "rag:query", "query", "r1") as request:
+        async with make_guard(Witness()).request(ADA, "rag:query", "query", "r1") as request:
             for step in steps:
                 await getattr(request, step)("text")
 
@@ -387,7 +425,7 @@ def test_steps_go_forward_only() -> None:
 
 def test_nothing_is_screened_after_it_was_cited() -> None:
     async def work() -> None:
-        async with make_guard(Witness()).request("good", "rag:query", "query", "r1") as request:
+        async with make_guard(Witness()).request(ADA, "rag:query", "query", "r1") as request:
             request.cite("x", EVIDENCE)
             await request.output("y")
 
@@ -399,7 +437,7 @@ def test_what_is_cited_counts_as_shown() -> None:
     witness = Witness()
 
     async def work() -> None:
-        async with make_guard(witness).request("good", "rag:query", "query", "r1") as request:
+        async with make_guard(witness).request(ADA, "rag:query", "query", "r1") as request:
             request.shown(["c9"])
             request.cite("Managers approve requests [1].", EVIDENCE)
             request.note({"generator": "vllm"}, outcome="degraded")
@@ -416,7 +454,7 @@ def test_who_may_only_read_is_told_apart(role: str, read_only: bool) -> None:
 
     async def work() -> GuardedRequest:
         either = ("rag:query", "rag:query:readonly")
-        async with make_guard(witness).request("good", either, "query", "r1") as request:
+        async with make_guard(witness).request(witness.principal, either, "query", "r1") as request:
             return request
 
     assert run(work()).read_only == read_only
@@ -447,7 +485,7 @@ def test_a_real_record_holds_after_many_requests_at_once(tmp_path: Path) -> None
 
     async def scene() -> None:
         async def one(number: int) -> None:
-            async with guard.request("good", "rag:query", "query", f"r{number}") as request:
+            async with guard.request(ADA, "rag:query", "query", f"r{number}") as request:
                 request.shown([f"c{number}"])
                 if number % 5 == 0:
                     raise NotFound("x")
@@ -464,3 +502,31 @@ def test_a_real_record_holds_after_many_requests_at_once(tmp_path: Path) -> None
         assert own[1].outcome == ("not_found" if number % 5 == 0 else "ok")
     assert threading.active_count() < 40
     log.close()
+
+
+def test_records_are_written_while_everybody_at_the_door_waits_for_an_identity_provider() -> None:
+    witness = Witness()
+    let_in = threading.Event()
+
+    def slow(token: str) -> Principal:
+        let_in.wait(20)
+        return ADA
+
+    async def scene() -> None:
+        guard = make_guard(witness)
+        guard._verifier = SlowVerifier(slow)
+        waiting = [asyncio.ensure_future(guard.authenticate("slow")) for _ in range(100)]
+        try:
+            async with asyncio.timeout(5), guard.request(ADA, "rag:query", "query", "r1"):
+                pass
+        finally:
+            let_in.set()
+        await asyncio.gather(*waiting)
+
+    run(scene())
+    assert witness.outcomes == ["ok"]
+
+
+@dataclass
+class SlowVerifier:
+    verify: Callable[[str], Principal]
