@@ -20,7 +20,7 @@ class Sizes:
     metamorphic: int
 
 
-SMALL = Sizes(questions=5_000, runs=6, steps=30, injections_per_field=60, cache_pairs=1_000, metamorphic=40)
+SMALL = Sizes(questions=5_000, runs=6, steps=30, injections_per_field=40, cache_pairs=1_000, metamorphic=40)
 FULL = Sizes(questions=100_000, runs=500, steps=50, injections_per_field=2_000, cache_pairs=10_000, metamorphic=1_000)
 
 
