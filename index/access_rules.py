@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import lt
 from threading import Lock
 from typing import Any
 
@@ -48,6 +49,8 @@ class Visible:
     def __post_init__(self) -> None:
         if not self.access_ids:
             raise ValueError("a caller who may see nothing has no Visible")
+        if not all(map(lt, self.access_ids, self.access_ids[1:])):
+            raise ValueError("the ids of rules ascend: a filter is written by their neighbours")
 
     def holds(self, access_id: int) -> bool:
         """Say whether a rule is among them."""

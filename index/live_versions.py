@@ -71,9 +71,13 @@ class LiveVersions:
         return {(row.document_id, row.version) for row in found} & set(some)
 
     def rules_of(self, tenant_id: int) -> tuple[int, ...]:
-        """Give the access rules of a tenant's live documents."""
+        """Give the access rules of a tenant's live documents, ascending."""
         rows = select(documents.c.access_id).where(documents.c.tenant_id == tenant_id, documents.c.version.is_not(None))
-        return tuple(self._database.read(lambda connection: connection.scalars(rows.distinct()).all()))
+        return tuple(
+            self._database.read(
+                lambda connection: connection.scalars(rows.distinct().order_by(documents.c.access_id)).all()
+            )
+        )
 
     def close(self) -> None:
         """Close the connections that are not in use."""

@@ -156,3 +156,9 @@ def test_a_collection_from_before_gets_indexes_of_its_rights(store: VectorStore,
     store.open()
     assert {"tenant_id", "access_id"} <= set(client.list_indexes(store.collection))
     assert numbers(store.search_dense(QUERY, Visible(TENANT, (1,)), 5)) == wanted(Visible(TENANT, (1,)), 5)
+
+
+@pytest.mark.parametrize("ids", [(), (3, 1), (1, 1)])
+def test_rules_that_no_filter_can_be_written_from_are_refused(ids: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="see nothing|ascend"):
+        Visible(TENANT, ids)
