@@ -25,12 +25,15 @@ _RETRY_S = 1
 
 
 def middlewares() -> list[Middleware]:
-    """Give what the proxy puts around itself, and keep its server from naming itself in a header."""
+    """Give what the proxy puts around itself; keep its server from naming itself, and from believing who says for whom.
+
+    The caller's address is the connection's: `X-Forwarded-For` is what anyone on this machine may write.
+    """
     import uvicorn
 
-    # Serve builds its server's settings itself, and has no place for this one (ray/serve/_private/http_util.py).
+    # Serve builds its server's settings itself, and has no place for these (ray/serve/_private/http_util.py).
     config: Any = uvicorn.Config
-    uvicorn.Config = functools.partial(config, server_header=False)  # type: ignore[misc,assignment]
+    uvicorn.Config = functools.partial(config, server_header=False, proxy_headers=False)  # type: ignore[misc,assignment]
     return [Middleware(FrontDoor)]
 
 

@@ -1,7 +1,7 @@
 """Sessions: opened for who signed in, refreshed, ended, revoked; each with its line on the record.
 
-What costs nothing to invent, such as a refresh token that never was, is refused without a line: strangers must not be
-able to fill the record.
+What costs nothing to invent or to repeat, such as a refresh token that never was, or one of a session that is over, is
+refused without a line: strangers must not be able to fill the record.
 """
 
 from __future__ import annotations
@@ -25,14 +25,19 @@ from policies.guard import Recorder, outcome_of
 from policies.principals import Principal
 from policies.revocation import Revocations
 from policies.sessions import REFRESH, SessionTokens, hashed, new_refresh_token
+from policies.signing_in.attempts import AddressAttempts
 from policies.signing_in.people import Person
 from policies.tokens import TokenVerifier, VerifiedToken
 
 HAND_OVER_S = 60
 """How long the refresh token holds that a browser brings back to its page."""
 MAX_REFRESH_CHARS = 128
+_OVER = frozenset({"ended", "expired", "revoked"})
+"""Why a refresh token is dead for good: what killed it is on the record, or it was time alone."""
 UNKNOWN = "unknown"
 """The actor of a sign-in that told us no name to believe."""
+CountAttempt = Callable[[str, str | None], None]
+"""Takes the place, such as a directory, and the user name, where it is known; raises `Overloaded` for one too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,8 @@ class SessionDesk:
         ways: Ways,
         threads: DirectoryThreads,
         record: SignInRecord,
+        count: CountAttempt,
+        addresses: AddressAttempts,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -89,6 +96,8 @@ class SessionDesk:
         self._ways = ways
         self._threads = threads
         self._record = record
+        self._count = count
+        self._addresses = addresses
         self._clock = clock
 
     async def open(self, person: Person, way: str, request_id: str, *, hand_over: bool = False) -> OpenedSession:
@@ -110,22 +119,27 @@ class SessionDesk:
         await self._record.write(request_id, "auth.sign_in", "ok", who.subject, who.tenant, noted)
         return opened
 
-    async def refresh(self, refresh_token: str, request_id: str) -> OpenedSession:
+    async def refresh(self, refresh_token: str, address: str, request_id: str) -> OpenedSession:
         """Use a refresh token: give the next one, and a session token of who the person is now.
 
-        Raises `SignInRefused`, and `Unavailable`, after which the same token may be tried again.
+        Raises `SignInRefused`, `Overloaded`, and `Unavailable`: then the token may have been used or not, and nobody
+        but the ledger knows.
         """
+        self._addresses.take(address)
         if not refresh_token.startswith(REFRESH) or len(refresh_token) > MAX_REFRESH_CHARS:
             raise SignInRefused("unknown")
         used = hashed(refresh_token)
         known = await asyncio.to_thread(self._sessions.peek, used)
         if known is None:
             raise SignInRefused("unknown")
+        # Each session is a place of its own: nobody's refreshes take anything from others'.
+        await asyncio.to_thread(self._count, f"session:{known.session_id}", "refresh")
         who, detail = known.principal, {"way": known.way, "session": known.session_id}
         try:
             opened = await self._refreshed(used, request_id)
         except (SignInRefused, Unavailable) as error:
-            await self._record.failed(request_id, "auth.refresh", error, who.subject, who.tenant, detail)
+            if not isinstance(error, SignInRefused) or error.reason not in _OVER:
+                await self._record.failed(request_id, "auth.refresh", error, who.subject, who.tenant, detail)
             raise
         await self._record.write(request_id, "auth.refresh", "ok", who.subject, who.tenant, detail)
         return opened

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from deployments.directory_threads import DirectoryThreads
 from deployments.identity import Credentials
-from deployments.session_desk import SessionDesk, SignInRecord
+from deployments.session_desk import CountAttempt, SessionDesk, SignInRecord
 from deployments.sign_in_routes import SignInDesk
 from deployments.sign_in_ways import sealer, ways
-from deployments.signing_in import CountAttempt, SigningIn
+from deployments.signing_in import SigningIn
 from index.ledger import Ledger
 from index.settings import IdentitySettings
 from policies.guard import Guard, Recorder
@@ -26,7 +26,8 @@ def sign_in_desk(
 ) -> SignInDesk:
     """Build it. Raises `ConfigurationError` naming the setting that is wrong."""
     settings, built, threads = identity.sign_in, ways(identity), DirectoryThreads()
-    record = SignInRecord(audit, policy_version)
+    record, rate = SignInRecord(audit, policy_version), settings.attempts_per_address
+    per_address = Rate.of(rate) if rate is not None else None
     desk = SessionDesk(
         identity.sessions,
         ledger,
@@ -36,10 +37,11 @@ def sign_in_desk(
         built,
         threads,
         record,
+        count,
+        AddressAttempts(per_address),  # its own: pages that refresh leave room for people who sign in
     )
     if not settings.any:
         return SignInDesk(desk, guard, None)
-    rate = settings.attempts_per_address
     signing_in = SigningIn(
         built,
         desk,
@@ -48,7 +50,7 @@ def sign_in_desk(
         record,
         threads,
         count,
-        AddressAttempts(Rate.of(rate) if rate is not None else None),
+        AddressAttempts(per_address),
         secure=(settings.public_url or "").startswith("https:"),
     )
     return SignInDesk(desk, guard, signing_in)

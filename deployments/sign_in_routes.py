@@ -152,9 +152,9 @@ async def sign_in_with_password(
 
 
 @router.get("/oidc/{name}/login", status_code=303, response_class=RedirectResponse, responses=_PROBLEMS)
-async def begin_oidc(name: str, signing_in: SignIn, return_to: ReturnTo = None) -> Response:
+async def begin_oidc(name: str, signing_in: SignIn, address: Address, return_to: ReturnTo = None) -> Response:
     """Send the browser to an OpenID provider."""
-    return _away(await signing_in.begin_oidc(name, return_to), signing_in.secure, "lax")
+    return _away(await signing_in.begin_oidc(name, return_to, address), signing_in.secure, "lax")
 
 
 @router.get("/oidc/{name}/callback", response_model=SessionResponse, responses=_PROBLEMS)
@@ -175,9 +175,9 @@ async def saml_metadata(name: str, signing_in: SignIn) -> Response:
 
 
 @router.get("/saml/{name}/login", status_code=303, response_class=RedirectResponse, responses=_PROBLEMS)
-async def begin_saml(name: str, signing_in: SignIn, return_to: ReturnTo = None) -> Response:
+async def begin_saml(name: str, signing_in: SignIn, address: Address, return_to: ReturnTo = None) -> Response:
     """Send the browser to a SAML provider."""
-    return _away(await signing_in.begin_saml(name, return_to), signing_in.secure, _of_saml(signing_in))
+    return _away(await signing_in.begin_saml(name, return_to, address), signing_in.secure, _of_saml(signing_in))
 
 
 @router.post("/saml/{name}/acs", response_model=SessionResponse, responses=_PROBLEMS)
@@ -194,9 +194,9 @@ async def finish_saml(
 
 
 @router.post("/refresh", response_model=SessionResponse, responses=_PROBLEMS)
-async def refresh(body: RefreshRequest, desk: Desk, request_id: RequestId) -> SessionResponse:
+async def refresh(body: RefreshRequest, desk: Desk, address: Address, request_id: RequestId) -> SessionResponse:
     """Use a refresh token: a session token of who the person is now, and the next refresh token."""
-    return _session(await desk.desk.refresh(body.refresh_token, request_id))
+    return _session(await desk.desk.refresh(body.refresh_token, address, request_id))
 
 
 @router.post("/logout", response_model=DoneResponse, responses=_GUARDED)

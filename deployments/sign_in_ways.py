@@ -104,7 +104,7 @@ def _require_apart(identity: IdentitySettings) -> None:
     theirs = []
     for place, issuer in enumerate(identity.issuers):
         tenants = [issuer.tenant] if issuer.tenant is not None else issuer.tenants
-        known = None if tenants is None else frozenset(tenants)
+        known = None if tenants is None else _bare(tenants)
         theirs.append(_Subjects(f"issuers.{place}", known, issuer.subject_prefix, issuer.subjects == "shared"))
     for index, one in enumerate(ours):
         for other in (*theirs, *ours[:index]):

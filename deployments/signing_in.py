@@ -10,28 +10,30 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeVar
 
 from deployments.directory_threads import DirectoryThreads
-from deployments.session_desk import UNKNOWN, OpenedSession, SessionDesk, SignInRecord
+from deployments.session_desk import UNKNOWN, CountAttempt, OpenedSession, SessionDesk, SignInRecord
 from deployments.sign_in_ways import PATH, Ways
 from index.sessions import Sessions
 from policies.errors import NotFound, RayragError, SignInRefused, Unavailable
 from policies.sessions import hashed
 from policies.signing_in.attempts import AddressAttempts, counted_name
+from policies.signing_in.ldap import TOO_MANY
 from policies.signing_in.people import Person
-from policies.signing_in.sealing import Pending, Sealer, own_path
+from policies.signing_in.sealing import LIFETIME_S, Pending, Sealer, own_path
 
 REFUSED_AFTER_S = 0.5
 """When a wrong sign-in is answered, whatever was wrong: a directory's own time would tell."""
+_STATE_S = LIFETIME_S + 120.0
+"""What began is remembered for longer than it holds: replicas' clocks differ."""
 _OF_A_KNOWN_PERSON = frozenset({"password", "disabled"})
 
 T = TypeVar("T")
 Kind = Literal["oidc", "saml", "ldap"]
-CountAttempt = Callable[[str, str], None]
-"""Takes the directory and the user name; raises `Overloaded` for one attempt too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +106,12 @@ class SigningIn:
         # Not the name as it was typed: people type passwords there.
         detail = {"way": way, "username_sha256": hashlib.sha256(counted.encode("utf-8", "replace")).hexdigest()}
         try:
-            person = await self._threads.run(directory.sign_in, username, password)
+            person = await self._threads.run(
+                directory.sign_in, username, password, partial(self._count, f"{way}:entry")
+            )
         except (SignInRefused, Unavailable) as error:
-            await self._failed(error, request_id, way, detail, username)
+            if not isinstance(error, SignInRefused) or error.reason != TOO_MANY:  # else strangers could fill the record
+                await self._failed(error, request_id, way, detail, username)
             if isinstance(error, SignInRefused):
                 await asyncio.sleep(self._refused_after_s - (time.monotonic() - began))
             raise
@@ -125,9 +130,14 @@ class SigningIn:
 
     # ---- at an identity provider
 
-    async def begin_oidc(self, name: str, return_to: str | None) -> BegunSignIn:
-        """Send the browser to an OpenID provider. Raises `InvalidRequest` for a page to return to that is not ours."""
+    async def begin_oidc(self, name: str, return_to: str | None, address: str) -> BegunSignIn:
+        """Send the browser to an OpenID provider.
+
+        Raises `InvalidRequest` for a page to return to that is not ours, `Overloaded`, `Unavailable` and `NotFound`.
+        """
         provider = _named(self._ways.oidc, name)
+        self._addresses.take(address)
+        await asyncio.to_thread(self._count, f"oidc:{name}", None)
         pending = Pending(
             way=f"oidc:{name}",
             state=secrets.token_urlsafe(24),
@@ -143,7 +153,7 @@ class SigningIn:
         """Take what the browser brings back from an OpenID provider. Raises as `with_password` does."""
         provider, way = _named(self._ways.oidc, name), f"oidc:{name}"
         self._addresses.take(address)
-        pending = self._pending(way, answer.get("state", ""), cookies)
+        pending = await self._pending(way, answer.get("state", ""), cookies)
         try:
             person = await provider.finish(pending, answer)
         except (SignInRefused, Unavailable) as error:
@@ -151,9 +161,11 @@ class SigningIn:
             raise
         return await self._finished(person, pending, f"{PATH}/oidc/{name}/callback", request_id)
 
-    async def begin_saml(self, name: str, return_to: str | None) -> BegunSignIn:
+    async def begin_saml(self, name: str, return_to: str | None, address: str) -> BegunSignIn:
         """Send the browser to a SAML provider. Raises as `begin_oidc` does."""
         provider, state = _named(self._ways.saml, name), secrets.token_urlsafe(24)
+        self._addresses.take(address)
+        await asyncio.to_thread(self._count, f"saml:{name}", None)
         path = own_path(return_to)
         request_id, location = await self._threads.run(provider.begin, state)
         pending = Pending(way=f"saml:{name}", state=state, return_to=path, request_id=request_id)
@@ -165,7 +177,7 @@ class SigningIn:
         """Take what the browser brings back from a SAML provider. Raises as `with_password` does."""
         provider, way = _named(self._ways.saml, name), f"saml:{name}"
         self._addresses.take(address)
-        pending = self._pending(way, answer.get("RelayState", ""), cookies)
+        pending = await self._pending(way, answer.get("RelayState", ""), cookies)
         try:
             said = await self._threads.run(provider.finish, answer.get("SAMLResponse", ""), pending.request_id)
             spent = hashed(f"{way} {said.assertion_id}")
@@ -183,8 +195,14 @@ class SigningIn:
     def _begun(self, pending: Pending, location: str, path: str) -> BegunSignIn:
         return BegunSignIn(location, self._cookie(pending.state), self._sealer.seal(pending), path)
 
-    def _pending(self, way: str, state: str, cookies: Mapping[str, str]) -> Pending:
-        return self._sealer.open(cookies.get(self._cookie(state)), way, state)
+    async def _pending(self, way: str, state: str, cookies: Mapping[str, str]) -> Pending:
+        """Find the sign-in that began, for once. What is refused here leaves no line: it can be had without end."""
+        pending = self._sealer.open(cookies.get(self._cookie(state)), way, state)
+        await asyncio.to_thread(self._count, way, None)
+        spent, until = hashed(f"begun {way} {state}"), time.time() + _STATE_S
+        if not await asyncio.to_thread(self._sessions.spend, spent, until):
+            raise SignInRefused("state")
+        return pending
 
     async def _finished(self, person: Person, pending: Pending, path: str, request_id: str) -> FinishedSignIn:
         hand_over = pending.return_to is not None

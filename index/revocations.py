@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import BigInteger, Text, and_, cast, delete, or_, select
 from sqlalchemy.engine import Connection
 
 from index.database import Database
-from index.ledger_schema import index_state, revocations, sessions
+from index.ledger_schema import index_state, refresh_tokens, revocations, sessions
 from policies.errors import InvalidRequest
 from policies.principals import bare_name
 from policies.revocation import KEEP_S, Kind, Revocation
 
 _VERSION = "revocations_version"
+_MARGIN_S = 120.0
+"""A token is revoked for longer than it lives: clocks differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,12 @@ class RevocationList:
         self._add(entry, by, self._clock() + KEEP_S)
 
     def revoke_person(self, tenant: str, subject: str, by: str, before: float | None = None) -> None:
-        """Revoke what a person was given by `before`, now by default: tokens and sessions."""
-        self._add(Revocation("person", _checked(tenant), _checked(subject), self._past(before)), by)
+        """Revoke what a person was given by `before`, now by default: tokens and sessions, with all their tokens."""
+        self._add(Revocation("person", _checked(tenant), _checked(subject), self._past(before)), by, past=True)
 
     def revoke_tenant(self, tenant: str, by: str, before: float | None = None) -> None:
         """Revoke what anyone of a tenant was given by `before`, now by default."""
-        self._add(Revocation("tenant", _checked(tenant), "", self._past(before)), by)
+        self._add(Revocation("tenant", _checked(tenant), "", self._past(before)), by, past=True)
 
     def disable(self, tenant: str, subject: str, by: str) -> None:
         """Let nothing of a person hold, and nobody sign in as them, until `enable`."""
@@ -77,7 +79,7 @@ class RevocationList:
 
     def enable(self, tenant: str, subject: str, by: str) -> bool:
         """Let a disabled person sign in anew; what they had before stays revoked. False: they were not disabled."""
-        entry = Revocation("person", _checked(tenant), _checked(subject), self._clock())
+        entry = Revocation("person", _checked(tenant), _checked(subject))
         columns = revocations.c
         disabled = and_(
             columns.kind == "person",
@@ -90,21 +92,23 @@ class RevocationList:
             _raise_version(self._database, connection)
             found = connection.execute(delete(revocations).where(disabled)).rowcount > 0
             if found:
-                self._insert(connection, entry, by, None)
+                self._insert(connection, replace(entry, before=self._clock()), by, None)
             return found
 
         return self._database.write(work)
 
-    def _past(self, before: float | None) -> float:
-        now = self._clock()
-        if before is not None and not 0 <= before <= now:
+    def _past(self, before: float | None) -> float | None:
+        if before is not None and not 0 <= before <= self._clock():
             raise InvalidRequest("before: a time that lies in the past")
-        return now if before is None else before
+        return before
 
-    def _add(self, entry: Revocation, by: str, until: float | None = None) -> None:
+    def _add(self, entry: Revocation, by: str, until: float | None = None, *, past: bool = False) -> None:
+        """Add an entry; `past`: one without a time is up to now, and now is when the lock is held."""
+
         def work(connection: Connection) -> None:
             _raise_version(self._database, connection)
-            self._insert(connection, entry, by, until)
+            now = past and entry.before is None
+            self._insert(connection, replace(entry, before=self._clock()) if now else entry, by, until)
 
         self._database.write(work)
 
@@ -119,17 +123,24 @@ class RevocationList:
             ended = [columns.tenant == entry.tenant, columns.ended_at.is_(None)]
             ended += [columns.subject == entry.name] if entry.kind == "person" else []
             ended += [columns.started_at <= entry.before] if entry.before is not None else []
-            connection.execute(sessions.update().where(*ended).values(ended_at=now))
+            change = sessions.update().where(*ended).values(ended_at=now).returning(columns.session_id)
+            # The sessions first: whoever refreshes one holds its row, and by the time it is ours has kept the token.
+            revoke_session_tokens(self._database, connection, connection.scalars(change).all(), entry.tenant, now, by)
 
 
-def revoke_tokens(
-    database: Database, connection: Connection, tokens: Sequence[tuple[str, float]], tenant: str, at: float, by: str
+def revoke_session_tokens(
+    database: Database, connection: Connection, session_ids: Sequence[str], tenant: str, at: float, by: str
 ) -> None:
-    """Revoke tokens, each an id and the time until which it may matter, within a change that goes on."""
+    """Revoke the session tokens of sessions that end, within a change that goes on and holds their rows."""
+    columns = refresh_tokens.c
+    alive = select(columns.session_token_id, columns.session_token_expires_at).where(
+        columns.session_id.in_(database.values(session_ids)), columns.session_token_expires_at > at - _MARGIN_S
+    )
+    tokens = connection.execute(alive).all() if session_ids else []
     if tokens:
         _raise_version(database, connection)
     for token_id, until in tokens:
-        insert_revocation(connection, Revocation("token", tenant, token_id), at, by, until)
+        insert_revocation(connection, Revocation("token", tenant, token_id), at, by, until + _MARGIN_S)
 
 
 def insert_revocation(connection: Connection, entry: Revocation, at: float, by: str, until: float | None) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 
 from index.database import Database
 from index.ledger_schema import refresh_tokens, sessions, spent_sign_ins
-from index.revocations import refused_since, revoke_tokens
+from index.revocations import refused_since, revoke_session_tokens
 from policies.errors import SignInRefused
 from policies.principals import Principal
 from policies.sessions import IssuedToken
@@ -26,8 +26,6 @@ T = TypeVar("T")
 
 FORGET_S = 86_400.0
 """How long a session that is over is remembered."""
-_MARGIN_S = 120.0
-"""A token is revoked for longer than it lives: clocks differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +189,8 @@ class Sessions:
         )
 
     def _end(self, connection: Connection, row: Row[Any], by: str) -> None:
-        now, columns = self._clock(), refresh_tokens.c
-        alive = select(columns.session_token_id, columns.session_token_expires_at).where(
-            columns.session_id == row.session_id, columns.session_token_expires_at > now - _MARGIN_S
-        )
-        tokens = [(token_id, until + _MARGIN_S) for token_id, until in connection.execute(alive)]
-        revoke_tokens(self._database, connection, tokens, row.tenant, now, by)
+        now = self._clock()
+        revoke_session_tokens(self._database, connection, [row.session_id], row.tenant, now, by)
         connection.execute(sessions.update().where(sessions.c.session_id == row.session_id).values(ended_at=now))
 
 

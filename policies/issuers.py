@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -36,12 +36,14 @@ class NameMap:
     """What an issuer's groups, or roles, are called here.
 
     A name without an entry is kept, behind `prefix`, or dropped. A kept one never becomes what an entry leads to:
-    whoever may name a group at the issuer could otherwise take the rights of another.
+    whoever may name a group at the issuer could otherwise take the rights of another. So none may begin with one of
+    `reserved` either, behind which the names of other issuers stand.
     """
 
     entries: Mapping[str, str] = field(default_factory=dict)
     keep_unmapped: bool = True
     prefix: str = ""
+    reserved: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for an entry that leads to no name."""
@@ -49,9 +51,11 @@ class NameMap:
             bare_name(name)
 
     def named_here(self, names: Iterable[str]) -> frozenset[str]:
-        """Translate. Raises `ValueError` where a name with its prefix is none."""
+        """Translate. Raises `ValueError` where a name with its prefix is none, or is another issuer's."""
         taken = frozenset(self.entries.values())
-        kept = (bare_name(self.prefix + name) for name in names if self.keep_unmapped and name not in self.entries)
+        kept = [bare_name(self.prefix + name) for name in names if self.keep_unmapped and name not in self.entries]
+        if any(name.startswith(tuple(self.reserved)) for name in kept):
+            raise ValueError("a name begins as another issuer's do")
         mapped = {self.entries[name] for name in names if name in self.entries}
         return frozenset(name for name in kept if name not in taken) | mapped
 
@@ -133,11 +137,17 @@ class Issuer:
             raise ConfigurationError(
                 f"issuer {self.issuer}: subject_prefix: letters, digits, dots and hyphens, then a colon; not {SERVICE}"
             )
-        for tenant in (*(self.tenants or ()), *(() if self.tenant is None else (self.tenant,))):
-            try:
-                bare_name(tenant)
-            except ValueError as error:
-                raise ConfigurationError(f"issuer {self.issuer}: tenant {tenant[:64]!a}: {error}") from error
+        # In the one spelling, in which tokens' tenants are compared with them, and one issuer's with another's.
+        if self.tenant is not None:
+            object.__setattr__(self, "tenant", self._named(self.tenant))
+        if self.tenants is not None:
+            object.__setattr__(self, "tenants", frozenset(self._named(tenant) for tenant in self.tenants))
+
+    def _named(self, tenant: str) -> str:
+        try:
+            return bare_name(tenant)
+        except ValueError as error:
+            raise ConfigurationError(f"issuer {self.issuer}: tenant {tenant[:64]!a}: {error}") from error
 
     @property
     def audiences(self) -> tuple[str, ...]:
@@ -159,13 +169,29 @@ def require_apart(issuers: Sequence[Issuer]) -> None:
     for (first, one), (second, other) in combinations(enumerate(issuers), 2):
         if one.subject_prefix != other.subject_prefix or (one.shared_subjects and other.shared_subjects):
             continue
-        tenants, others = one.spoken_for, other.spoken_for
-        if tenants is None or others is None or tenants & others:
+        if _share_a_tenant(one, other):
             raise ConfigurationError(
                 f"identity.issuers.{second}.subjects: {other.issuer} and {one.issuer} (identity.issuers.{first}) may "
                 "name the same subjects of the same tenant; give each its own tenant or tenants, give one of them a "
                 "subject_prefix, or write `subjects: shared` in both where equal subjects are the same person"
             )
+
+
+def with_reserved_names(issuers: Sequence[Issuer]) -> list[Issuer]:
+    """Give the issuers, the prefixes of groups and roles of each reserved against all others of the same tenant."""
+    found = []
+    for one in issuers:
+        beside = [other for other in issuers if other is not one and _share_a_tenant(one, other)]
+        groups = frozenset(other.groups.prefix for other in beside) - {"", one.groups.prefix}
+        roles = frozenset(other.roles.prefix for other in beside) - {"", one.roles.prefix}
+        mine = replace(one.groups, reserved=groups), replace(one.roles, reserved=roles)
+        found.append(replace(one, groups=mine[0], roles=mine[1]))
+    return found
+
+
+def _share_a_tenant(one: Issuer, other: Issuer) -> bool:
+    tenants, others = one.spoken_for, other.spoken_for
+    return tenants is None or others is None or bool(tenants & others)
 
 
 def is_service(claims: Mapping[str, Any], marks: Iterable[ServiceMark]) -> bool:

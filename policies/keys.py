@@ -24,11 +24,15 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
 from policies.errors import ConfigurationError, TokenRejected, Unavailable
-from policies.secret_files import require_private
+from policies.secret_files import require_private, require_unchanged
 
 MIN_RSA_BITS = 2048
 """NIST SP 800-131A."""
 MAX_KEY_SET_BYTES = 1_000_000
+WAITING = 8
+"""Tokens of one issuer that wait for its keys side by side: forged ones of a silent issuer hold up no others."""
+PAUSE_S = 3.0
+"""Nobody asks again for so long after a fetch that failed, where no keys are known."""
 
 PublicKey = RSAPublicKey | ec.EllipticCurvePublicKey | Ed25519PublicKey
 
@@ -78,8 +82,8 @@ def fits(key: object, algorithm: str) -> bool:
 class PemFile:
     """The one key of an issuer, from a PEM file with a public or a private key; read once.
 
-    Raises `ConfigurationError` for a file that is absent, holds no usable key, or holds a private key which
-    others may read.
+    Raises `ConfigurationError` for a file that is absent, holds no usable key, which others may change, or holds a
+    private key which others may read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -100,6 +104,8 @@ def read_public_key(path: Path) -> PublicKey:
     content = _read(path)
     try:
         private = b"PRIVATE KEY" in content
+        if not private:
+            require_unchanged(path, "a public key")
         key = load_private_key(path).public_key() if private else load_pem_public_key(content)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise ConfigurationError(f"{path}: no PEM key of a known kind") from error
@@ -170,7 +176,8 @@ class JwksEndpoint:
     A key set is used for `lifespan_s`. A key id that it does not hold leads to one new fetch, though not within
     `cooldown_s` of the last one, so that invented ids cannot become a flood. When the endpoint fails, the known
     keys serve on, for `max_stale_s` at most. Redirects are not followed. A fetch waits `timeout_s` for each step and
-    `deadline_s` for all of them, and takes 1 MB at most.
+    `deadline_s` for all of them, and takes 1 MB at most. `WAITING` threads wait for one; whom the known keys
+    do not serve is refused at once beyond that, and where none are known so is everybody for `PAUSE_S` after a failure.
     """
 
     def __init__(
@@ -192,7 +199,9 @@ class JwksEndpoint:
         self._keys = KeySet()
         self._fetched_at = -math.inf
         self._tried_at = -math.inf
+        self._failed_at = -math.inf
         self._failed = False
+        self._waiting = threading.BoundedSemaphore(WAITING)
         self._running: threading.Event | None = None
 
     def key(self, kid: str | None, algorithm: str) -> PublicKey:
@@ -208,25 +217,40 @@ class JwksEndpoint:
             raise Unavailable("The identity provider's keys are unavailable.")
         found = self._keys.find(kid, algorithm)
         if found is None:
-            self._refresh(wait=not self._failed)
+            looked = self._refresh(wait=not self._failed)
             found = self._keys.find(kid, algorithm)  # in any case: another thread's fetch may have ended meanwhile
+            if found is None and not looked:
+                raise Unavailable("The identity provider's keys are unavailable.")
         if found is None:
             raise TokenRejected("unknown_key")
         return found
 
-    def _refresh(self, *, wait: bool) -> None:
-        """Start a fetch, or join the running one; neither where the last one is too recent."""
+    def _refresh(self, *, wait: bool) -> bool:
+        """Start a fetch, or join the running one; neither where the last one is too recent.
+
+        Gives False where it was to wait, and too many do already.
+        """
         with self._lock:
             done = self._running
             if done is None:
                 now = time.monotonic()
-                if now - self._tried_at < (self._cooldown_s if self._keys.keys else min(1.0, self._cooldown_s)):
-                    return
+                if self._keys.keys and now - self._tried_at < self._cooldown_s:
+                    return True
+                # A slow failure is timed from its end: else one would follow the other, with somebody waiting always.
+                if not self._keys.keys and now - self._failed_at < min(PAUSE_S, self._cooldown_s):
+                    return True
                 self._tried_at = now
                 self._running = done = threading.Event()
                 threading.Thread(target=self._fetch, args=(done,), name="jwks-fetch", daemon=True).start()
-        if wait:
+        if not wait:
+            return True
+        if not self._waiting.acquire(blocking=False):
+            return False
+        try:
             done.wait(self._deadline_s)
+        finally:
+            self._waiting.release()
+        return True
 
     def _fetch(self, done: threading.Event) -> None:
         try:
@@ -234,7 +258,7 @@ class JwksEndpoint:
             self._fetched_at = time.monotonic()
             self._failed = False
         except (OSError, ValueError, RecursionError) as error:
-            self._failed = True
+            self._failed, self._failed_at = True, time.monotonic()
             reason = str(error) or type(error).__name__
             _log.warning(
                 "keys of %s could not be fetched (%s); known keys: %d", self._host, reason, len(self._keys.keys)

@@ -113,12 +113,13 @@ class Limits:
             self._require_budget(person, tenant)
         self._count(work, person, tenant)
 
-    def sign_in(self, place: str, name: str) -> None:
+    def sign_in(self, place: str, name: str | None) -> None:
         """Count an attempt to sign in as `name` at `place`, such as a directory. Raises `Overloaded`.
 
-        To be called before the password is looked at, and for names that nobody has, too.
+        To be called before the password is looked at, and for names that nobody has, too. `name`: None where no name
+        is known yet, as at an identity provider; then the place alone counts.
         """
-        self._count(Work.SIGN_IN, _key("person", place, name), _key("tenant", place))
+        self._count(Work.SIGN_IN, None if name is None else _key("person", place, name), _key("tenant", place))
 
     def charge(self, caller: Principal, tokens: int) -> None:
         """Take an answer's tokens from the budgets, over their end where it cost more than was left."""
@@ -136,11 +137,11 @@ class Limits:
                 if wait_s is not None:
                     raise Overloaded("the budget of model tokens is used up", _whole(wait_s))
 
-    def _count(self, work: Work, person: str, tenant: str) -> None:
+    def _count(self, work: Work, person: str | None, tenant: str) -> None:
         rates = self._allowance.requests.get(work, Rates())
         # The person first: who is over their own limit takes nothing from their colleagues.
         for key, each in ((person, rates.person), (tenant, rates.tenant)):
-            for rate in each:
+            for rate in each if key is not None else ():
                 wait_s = self._with_counts(_Counts.take, rate, f"{work}:{key}")
                 if wait_s is not None:
                     raise Overloaded("too many requests", _whole(wait_s))

@@ -14,8 +14,9 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import quote, urlsplit
@@ -32,6 +33,9 @@ MAX_BODY_BYTES = 4_000_000
 MAX_CACHED = 1_000
 AT_ONCE = 4
 """Questions to one directory that run side by side, for each replica; more wait, and then are refused."""
+WAITING = 4
+"""Requests that wait for one of them, or for its answer; more are refused at once: other issuers' tokens have no part
+in it, and must find a free thread."""
 TRIES = 3
 PAUSE_S = 1.0
 """Nobody asks again for so long after a question that failed."""
@@ -52,6 +56,10 @@ class Directory:
     secret: Callable[[], str]
     authority: str = "https://login.microsoftonline.com"
     graph: str = "https://graph.microsoft.com"
+
+
+class _Crowded(Unavailable):
+    """Enough requests wait for the directory: it is no fault of the directory's."""
 
 
 class KeptGroups:
@@ -93,6 +101,7 @@ class EntraGroups:
         self._known: TTLCache[str, frozenset[str]] = TTLCache(MAX_CACHED, cache_s, timer=time.monotonic)
         self._asking: dict[str, Future[frozenset[str]]] = {}
         self._free = threading.BoundedSemaphore(AT_ONCE)
+        self._waiting = threading.BoundedSemaphore(WAITING)
         self._pause_until = 0.0
         self._token: tuple[str, float] = ("", 0.0)
 
@@ -116,10 +125,21 @@ class EntraGroups:
         return self._asked(key, mine)
 
     def _joined(self, asked: Future[frozenset[str]]) -> frozenset[str]:
+        with self._among_few():
+            try:
+                return asked.result(self._deadline_s + _STEP_S)
+            except TimeoutError:
+                raise Unavailable(_UNAVAILABLE) from None
+
+    @contextmanager
+    def _among_few(self) -> Iterator[None]:
+        """Wait within. Raises `Unavailable` where enough do."""
+        if not self._waiting.acquire(blocking=False):
+            raise _Crowded(_UNAVAILABLE)
         try:
-            return asked.result(self._deadline_s + _STEP_S)
-        except TimeoutError:
-            raise Unavailable(_UNAVAILABLE) from None
+            yield
+        finally:
+            self._waiting.release()
 
     def _asked(self, key: str, mine: Future[frozenset[str]]) -> frozenset[str]:
         try:
@@ -127,7 +147,7 @@ class EntraGroups:
         except Exception as error:
             with self._lock:
                 self._asking.pop(key)
-                if not isinstance(error, TokenRejected):
+                if not isinstance(error, TokenRejected | _Crowded):
                     self._pause_until = max(self._pause_until, time.monotonic() + PAUSE_S)
             failure = error if isinstance(error, RayragError) else Unavailable(_UNAVAILABLE)
             mine.set_exception(failure)
@@ -143,8 +163,10 @@ class EntraGroups:
 
     def _ask_in_turn(self, key: str) -> frozenset[str]:
         until = time.monotonic() + self._deadline_s
-        if not self._free.acquire(timeout=self._deadline_s / 2):
-            raise Unavailable(_UNAVAILABLE)
+        if not self._free.acquire(blocking=False):
+            with self._among_few():
+                if not self._free.acquire(timeout=self._deadline_s / 2):
+                    raise Unavailable(_UNAVAILABLE)
         try:
             return self._ask(key, until)
         finally:

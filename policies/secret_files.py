@@ -35,11 +35,28 @@ def read_secret_file(path: Path, key: str) -> str:
 
 def require_private(path: Path, key: str) -> None:
     """Raise `ConfigurationError` as `read_secret_file` does, for a file that something else reads."""
+    _require_private(_stat(path, key), path, key)
+
+
+def require_unchanged(path: Path, key: str) -> None:
+    """Raise `ConfigurationError` for a file, secret or not, that others could change: whom we believe stands in it."""
+    found = _stat(path, key)
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & _FORBIDDEN["mounted"]:
+        raise ConfigurationError(
+            f"{key}: {path} has mode {mode:04o}, so that others may change it: run chmod go-w on it"
+        )
+    _require_ours(found, path, key)
+
+
+def _stat(path: Path, key: str) -> os.stat_result:
     try:
         found = path.stat()
     except OSError as error:
         raise ConfigurationError(f"{key}: {path}: {error.strerror or error}") from error
-    _require_private(found, path, key)
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfigurationError(f"{key}: {path} is no file")
+    return found
 
 
 def _require_private(found: os.stat_result, path: Path, key: str) -> None:
@@ -54,5 +71,9 @@ def _require_private(found: os.stat_result, path: Path, key: str) -> None:
         raise ConfigurationError(
             f"{key}: {path} has mode {mode:04o}, so that others may read or change it: run chmod 600 on it{remedy}"
         )
+    _require_ours(found, path, key)
+
+
+def _require_ours(found: os.stat_result, path: Path, key: str) -> None:
     if found.st_uid not in (os.geteuid(), 0):
         raise ConfigurationError(f"{key}: {path} belongs to user {found.st_uid}: make it this user's, or root's")

@@ -12,11 +12,11 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from policies.errors import SignInRefused, Unavailable
+from policies.errors import Overloaded, SignInRefused, Unavailable
 from policies.principals import has_unseen
 from policies.signing_in.ldap_server import IN_CHAIN, LdapEntry, LdapSearch, TooManyEntries, escaped
 from policies.signing_in.people import MAX_GROUPS, Entry, Names, Person
@@ -28,6 +28,10 @@ _DISABLED = 0x2  # ACCOUNTDISABLE, [MS-ADTS] 2.2.16
 _NEVER = frozenset({0, 2**63 - 1})  # accountExpires, [MS-ADTS] 2.2.18
 _FILETIME_EPOCH_S = 11_644_473_600  # from 1601 to 1970
 
+TOO_MANY = "too_many_attempts"
+"""Why somebody is refused whose password was tried too often, under whatever names."""
+CountEntry = Callable[[str], None]
+"""Takes the one name of who is about to be tried; raises `Overloaded` for one attempt too many."""
 Nesting = Literal["members", "member_of", "in_chain"]
 
 
@@ -76,12 +80,16 @@ class LdapDirectory:
         self._names = names
         self._clock = clock
 
-    def sign_in(self, username: str, password: str) -> Person:
-        """Say who has this name and this password. Raises `SignInRefused`, or `Unavailable` for a server that is."""
+    def sign_in(self, username: str, password: str, count: CountEntry = lambda _: None) -> Person:
+        """Say who has this name and this password. Raises `SignInRefused`, or `Unavailable` for a server that is.
+
+        `count` is asked before the password is: a directory finds one person by many spellings of a name. Who was tried
+        too often is refused like somebody with a wrong password: else the answer would say that there is somebody.
+        """
         _check_typed(username, password)
         with self._server.search() as search:
             try:
-                found = self._find(search, username)
+                found = self._counted(search, username, count)
             except SignInRefused:
                 # As much is asked of the directory as for a person whom it knows.
                 self._server.password_holds(f"cn={secrets.token_hex(8)},{self._tree.base}", password)
@@ -89,6 +97,20 @@ class LdapDirectory:
             if not self._server.password_holds(found.dn, password):
                 raise SignInRefused("password")
             return self._person(search, found, username)
+
+    def _counted(self, search: LdapSearch, username: str, count: CountEntry) -> LdapEntry:
+        """Find who is to be tried, and count it; for nobody as well, which takes as long."""
+        try:
+            found = self._find(search, username)
+        except SignInRefused:
+            with suppress(Overloaded):
+                count(f"nobody {username.casefold()}")
+            raise
+        try:
+            count(found.dn.casefold())
+        except Overloaded:
+            raise SignInRefused(TOO_MANY) from None
+        return found
 
     def again(self, handle: str) -> Person:
         """Say who that person is now. Raises as `sign_in` does, for who is gone or disabled."""

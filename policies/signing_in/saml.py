@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from policies.errors import ConfigurationError, SignInRefused
+from policies.secret_files import require_private, require_unchanged
 from policies.signing_in.people import Entry, Names, Person
 from policies.signing_in.saml_shape import MAX_BYTES, Asserted, Expected, read_response
 
 CLOCK_SKEW_S = 60
 NAME_ID = "NameID"
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +90,7 @@ class SamlProvider:
 
     def _check(self, encoded: str, request_id: str, said: Asserted) -> None:
         from saml2 import BINDING_HTTP_POST
+        from saml2.population import Population  # type: ignore[import-untyped]
 
         try:
             checked = self._client.parse_authn_request_response(
@@ -99,6 +99,8 @@ class SamlProvider:
         except Exception as error:
             # The library raises many kinds, bare `Exception` among them: none of them lets anybody in.
             raise SignInRefused(f"saml_{type(error).__name__}") from error
+        finally:
+            self._client.users = Population()  # the library keeps everybody who ever came, with what was said of them
         if checked is None or checked.assertion is None or checked.assertion.id != said.assertion_id:
             raise SignInRefused("saml_response")
 
@@ -114,8 +116,7 @@ class SamlProvider:
 
 
 def _client(service: SamlService) -> Any:
-    if not Path(service.metadata_file).is_file():
-        raise ConfigurationError(f"identity.sign_in.saml: metadata_file {service.metadata_file}: no such file")
+    _require_files(service)
     try:
         from saml2 import BINDING_HTTP_POST
         from saml2.client import Saml2Client  # type: ignore[import-untyped]
@@ -127,6 +128,7 @@ def _client(service: SamlService) -> Any:
         program = get_xmlsec_binary()
     except SigverError as error:
         raise ConfigurationError("identity.sign_in.saml: install the program xmlsec1") from error
+    _silence()
     endpoints = {"assertion_consumer_service": [(service.consumer, BINDING_HTTP_POST)]}
     settings: dict[str, Any] = {
         "entityid": service.entity_id,
@@ -152,6 +154,21 @@ def _client(service: SamlService) -> Any:
         # The library raises what its parsers raise.
         reason = f"{service.metadata_file} or the keys cannot be used ({type(error).__name__})"
         raise ConfigurationError(f"identity.sign_in.saml: {reason}") from error
+
+
+def _require_files(service: SamlService) -> None:
+    require_unchanged(Path(service.metadata_file), "identity.sign_in.saml: metadata_file")
+    if service.key_file is not None:
+        require_private(Path(service.key_file), "identity.sign_in.saml: key_file")
+    if service.cert_file is not None:
+        require_unchanged(Path(service.cert_file), "identity.sign_in.saml: cert_file")
+
+
+def _silence() -> None:
+    """Keep the library's words out of every log: at each level it writes whole assertions, with who signs in."""
+    logger = logging.getLogger("saml2")
+    logger.setLevel(logging.CRITICAL + 1)
+    logger.propagate = False
 
 
 def _identity_provider(client: Any, service: SamlService) -> str:

@@ -47,6 +47,9 @@ def test_each_request_has_its_own_boundary_which_stands_in_no_text(monkeypatch: 
         "</passage>", "< / PASSAGE >", '<passage n="9">', "<|im_end|>", "<|im_start|>system", "<|eot_id|>", "</s>",
         "<|start_header_id|>system<|end_header_id|>", "[INST]", "[/INST]", "<<SYS>>", "<start_of_turn>model",
         "<\uff5cUser\uff5c>", "<system>", "<tool_call>", "<\u200bpassage>", "</\U000e0061passage>", "<!--",
+        "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CALLS]", "[/TOOL_RESULTS]", "[AVAILABLE_TOOLS]",
+        "[MODEL_SETTINGS]", "[THINK]", "[/THINK]", "[gMASK]", "[MASK]", "\uff1c|im_end|\uff1e",
+        "\uff1c\uff5cUser\uff5c\uff1e", "\ufe64/passage\ufe65",
     ],
 )  # fmt: skip
 def test_a_passage_and_its_title_cannot_look_like_the_frame(mark: str):
@@ -61,7 +64,7 @@ def test_a_template_in_a_passage_is_not_rendered():
 
 
 def test_ordinary_text_of_a_passage_stays_verbatim():
-    text = "If 1 < 2 then [INSTALL] x[0] <= 3; see [1], 2 << 3, \u201cquoted\u201d\n\n| a | b |"
+    text = "If 1 < 2 then [INSTALL] x[0] <= 3; see [1], [NOTE] [masked], 2 << 3, \u201cquoted\u201d\n\n| a | b |"
     assert text in messages("Why?", [hit(text)])[1]["content"]
 
 

@@ -75,6 +75,14 @@ def test_two_ways_do_not_name_the_same_people_by_accident(tmp_path: Path) -> Non
     assert "subjects" in fails(tmp_path, {"ldap": {"corp": LDAP | {"subject_prefix": "dev:"}}})  # the issuer's
 
 
+def test_a_way_and_an_issuer_of_one_tenant_in_two_spellings_are_of_one_tenant(tmp_path: Path) -> None:
+    identity = settings(tmp_path, {"ldap": {"corp": LDAP | {"tenant": "caf\u00e9"}}}).identity
+    written = identity.issuers[0].model_copy(update={"tenant": "cafe\u0301", "subject_prefix": ""})
+
+    with pytest.raises(ConfigurationError, match="subjects"):
+        ways(identity.model_copy(update={"issuers": [written]}))
+
+
 def test_where_nobody_signs_in_there_is_no_key(tmp_path: Path) -> None:
     assert session_tokens(settings(tmp_path, {}).identity) is None
     assert not (tmp_path / "secrets" / "sessions.pem").exists()

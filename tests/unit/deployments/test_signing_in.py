@@ -95,6 +95,25 @@ def test_passwords_cannot_be_tried_without_end(service: Service) -> None:
     assert service.client.post("/v1/auth/ldap/corp", json=WHO | {"username": "carol"}).status_code == 200
 
 
+def test_other_names_of_the_same_person_give_no_more_attempts(service: Service, ldap: LdapServer) -> None:
+    """Five wrong passwords by two names; the sixth, and the right one, are answered as a wrong one is."""
+    names = ["ada", "grace", "ada", "grace", "ada", "grace"]
+    ldap.change(person_dn("ada"), uid=["ada", "grace"])
+    try:
+        answers = [
+            service.client.post("/v1/auth/ldap/corp", json={"username": name, "password": "wrong"}) for name in names
+        ]
+        right = service.client.post("/v1/auth/ldap/corp", json=WHO | {"username": "grace"})
+        unknown = service.client.post("/v1/auth/ldap/corp", json=WHO | {"username": "nobody"})
+    finally:
+        ldap.change(person_dn("ada"), uid=["ada"])
+
+    assert [answer.status_code for answer in (*answers, right)] == [401] * 7
+    assert right.json()["detail"] == unknown.json()["detail"]
+    reasons = [record.detail["reason"] for record in service.records()]
+    assert reasons == ["password"] * 5 + ["nobody"]
+
+
 def test_a_directory_that_is_down_is_not_a_wrong_password(service: Service, ldap: LdapServer) -> None:
     session = signed_in(service)
     ldap.stop()
@@ -161,7 +180,36 @@ def test_a_refresh_token_that_comes_twice_ends_everything(service: Service) -> N
     assert service.refresh(second).status_code == 401
     assert [service.me(each).status_code for each in (first, second)] == [401, 401]
     reasons = [record.detail.get("reason") for record in service.records("auth.refresh")]
-    assert reasons == [None, "reused", "ended"]
+    assert reasons == [None, "reused"]
+
+
+def test_a_refresh_token_of_a_session_that_is_over_cannot_fill_the_record(service: Service) -> None:
+    session = signed_in(service)
+    assert service.client.post("/v1/auth/logout", headers=bearer(session["access_token"])).status_code == 200
+    lines = len(service.records())
+
+    assert [service.refresh(session).status_code for _ in range(4)] == [401] * 4
+    assert len(service.records()) == lines
+
+
+def test_a_session_is_refreshed_so_often_and_no_more_and_another_as_well(service: Service) -> None:
+    session, other = signed_in(service), signed_in(service)
+    for _ in range(5):
+        session = service.refresh(session).json()
+
+    answer = service.refresh(session)
+
+    assert answer.status_code == 429
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+    assert len(service.records("auth.refresh")) == 5
+    assert service.refresh(other).status_code == 200
+
+
+def test_refresh_tokens_cannot_be_guessed_from_one_address_without_end(service: Service) -> None:
+    codes = [service.refresh({"refresh_token": f"rr_{number}"}).status_code for number in range(101)]
+
+    assert codes == [401] * 100 + [429]
+    signed_in(service)
 
 
 @pytest.mark.parametrize("how", ["disabled", "gone"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient
 
+from policies.limits import Allowance, Limits, Rate, Rates, Work
+from policies.sessions import hashed
 from tests.openid_provider import OpenIdProvider, parameters, running_provider
 from tests.saml_provider import SamlIdentityProvider
 from tests.unit.deployments.sign_in_service import PUBLIC, Service, running
@@ -168,6 +171,43 @@ def test_an_answer_is_good_once(oidc: Service, provider: OpenIdProvider) -> None
     assert oidc.client.get(back).status_code == 401
 
 
+def test_a_sign_in_that_began_once_writes_one_line_however_often_it_is_answered(oidc: Service) -> None:
+    state = parameters(login(oidc).headers["location"])["state"]
+    cookies = dict(oidc.client.cookies)
+    for _ in range(3):
+        oidc.client.cookies.update(cookies)
+        answer = oidc.client.get("/v1/auth/oidc/mock/callback", params={"state": state, "code": "invented"})
+        assert told(answer) == REFUSED
+
+    assert len(oidc.records()) == 1
+
+
+def counted(service: Service, monkeypatch: pytest.MonkeyPatch, attempts: int) -> None:
+    limits = Limits(Allowance({Work.SIGN_IN: Rates(tenant=(Rate(attempts, 60),))}))
+    monkeypatch.setattr(service.desk.signing_in, "_count", limits.sign_in)
+
+
+def test_each_way_has_a_number_of_attempts_for_all_addresses_together(
+    oidc: Service, provider: OpenIdProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted(oidc, monkeypatch, 3)
+    back = own(provider.consent(login(oidc).headers["location"]))
+    assert told(oidc.browser().get(back)) == REFUSED  # nobody began it there: it is not counted
+    assert oidc.client.get(back).status_code == 200
+    login(oidc)
+
+    answer = oidc.client.get("/v1/auth/oidc/mock/login")
+
+    assert (answer.status_code, "retry-after" in answer.headers) == (429, True)
+    login(oidc, "public")
+
+
+def test_one_address_begins_only_so_many_sign_ins(oidc: Service) -> None:
+    codes = [oidc.client.get("/v1/auth/oidc/mock/login").status_code for _ in range(101)]
+
+    assert codes == [303] * 100 + [429]
+
+
 def test_the_code_of_one_sign_in_does_not_fit_another(oidc: Service, provider: OpenIdProvider) -> None:
     """Somebody else's code, put into this browser's answer: its nonce, and its challenge, are another's."""
     other = oidc.browser().get("/v1/auth/oidc/mock/login").headers["location"]
@@ -282,7 +322,33 @@ def test_an_assertion_is_good_once(saml: Service, idp: SamlIdentityProvider) -> 
 
     saml.client.cookies.update(cookies)
     assert told(post(saml, form)) == REFUSED
+    assert [record.outcome for record in saml.records()] == ["ok"]
+
+
+def test_an_assertion_is_good_once_even_where_its_beginning_was_forgotten(
+    saml: Service, idp: SamlIdentityProvider
+) -> None:
+    form = idp.answer(begin(saml))
+    cookies = dict(saml.client.cookies)
+    assert post(saml, form).status_code == 200
+    with sqlite3.connect(saml.home / "ledger.sqlite") as connection:
+        spent = hashed(f"begun saml:corp {form['RelayState']}")
+        assert connection.execute("DELETE FROM spent_sign_ins WHERE key_hash = ?", (spent,)).rowcount == 1
+
+    saml.client.cookies.update(cookies)
+    assert told(post(saml, form)) == REFUSED
     assert saml.records()[-1].detail["reason"] == "replayed"
+
+
+def test_saml_attempts_are_counted_too(
+    saml: Service, idp: SamlIdentityProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted(saml, monkeypatch, 1)
+    form = idp.answer(begin(saml))
+
+    assert post(saml, form).status_code == 429
+    assert saml.client.get("/v1/auth/saml/corp/login").status_code == 429
+    assert saml.records() == []
 
 
 @pytest.mark.parametrize(
@@ -397,7 +463,7 @@ def test_a_wrapped_or_changed_assertion_lets_nobody_in(saml: Service, idp: SamlI
     assert forged != xml
 
     assert told(post(saml, with_xml(form, forged))) == REFUSED
-    assert post(saml, form).status_code == 200  # its twin is accepted
+    assert post(saml, idp.answer(begin(saml))).status_code == 200  # its like, not forged, is accepted
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from deployments.sync import Sync, Upload
 from index.document import Chunk, DocumentRef
 from index.ledger import Ledger
 from ingest.connector import InlineDocument
-from ingest.stages import Prepared
+from ingest.report import Outcome
+from ingest.stages import Prepared, change_rights
 from policies.access import AccessRule
 from policies.errors import Conflict, InvalidRequest, NotFound
 from policies.grants import Scope
@@ -228,3 +229,89 @@ def test_a_scope_bounds_what_is_changed_deleted_and_overwritten(sync: Any, ledge
     assert asyncio.run(sync.put(bob, told(None), adas)).document_id == document_id
     asyncio.run(sync.delete(bob, document_id, adas))
     assert ledger.get(ADA, document_id) is None
+
+
+# ---- changes at the same time
+
+
+def answers_unchanged(sync: Any, meanwhile: Callable[[], None]) -> None:
+    """Let what is uploaded be the text that is live; `meanwhile` runs while it is read."""
+
+    def prepare(entry: Any, _: Any, __: str) -> Outcome:
+        meanwhile()
+        return Outcome(entry.ref.document_id, entry.ref.external_id, entry.ref.uri, "unchanged", 1)
+
+    sync._prepare = prepare
+
+
+def test_an_upload_under_way_does_not_undo_a_label_that_is_given_meanwhile(sync: Any, ledger: Ledger) -> None:
+    document_id = asyncio.run(sync.put(ADA, told(None), Scope())).document_id
+    rule = AccessRule.of(["everyone"], label=Label.RESTRICTED)
+    answers_unchanged(sync, lambda: change_rights(document_id, rule, ledger, sync._store) and None)
+    with pytest.raises(Conflict, match="at the same time; send it again"):
+        asyncio.run(sync.put(ADA, told(None), Scope()))
+    assert label_of(ledger, document_id) is Label.RESTRICTED
+    with pytest.raises(NotFound):
+        asyncio.run(sync.put(ADA, told(None), Scope()))
+
+
+def test_an_upload_is_as_old_as_before_the_label_that_it_read(sync: Any, ledger: Ledger) -> None:
+    document_id = asyncio.run(sync.put(ADA, told(None), Scope())).document_id
+    read = sync._label
+
+    def slow(*arguments: Any) -> Label:
+        label: Label = read(*arguments)
+        ledger.set_rule(document_id, AccessRule.of(["everyone"], label=Label.RESTRICTED))
+        return label
+
+    sync._label = slow
+    answers_unchanged(sync, lambda: None)
+    with pytest.raises(Conflict):
+        asyncio.run(sync.put(ADA, told(None), Scope()))
+    assert label_of(ledger, document_id) is Label.RESTRICTED
+
+
+def test_an_upload_of_the_same_text_gives_it_the_rule_that_it_came_with(sync: Any, ledger: Ledger) -> None:
+    document_id = asyncio.run(sync.put(ADA, told(None), Scope())).document_id
+    answers_unchanged(sync, lambda: None)
+    asyncio.run(sync.put(ADA, upload(AccessRule.of(["user:ada"])), Scope()))
+    stored = ledger.document(document_id)
+    assert stored is not None and ledger.rule(stored.access_id) == AccessRule.of(["user:ada"])
+
+
+def relabelled_behind(sync: Any, ledger: Ledger, labels: Sequence[Label]) -> None:
+    """Somebody else gives these labels, one each time between looking at the document and changing it."""
+    looked, left = sync._managed, list(labels)
+
+    def managed(caller: Principal, document_id: str, scope: Scope) -> Any:
+        held = looked(caller, document_id, scope)
+        if left:
+            ledger.set_rule(document_id, AccessRule.of(["everyone"], label=left.pop(0)))
+        return held
+
+    sync._managed = managed
+
+
+def test_a_change_of_the_rule_keeps_the_label_that_is_given_meanwhile(sync: Any, ledger: Ledger) -> None:
+    document_id = asyncio.run(sync.put(ADA, told(None), Scope())).document_id
+    relabelled_behind(sync, ledger, [Label.CONFIDENTIAL])
+    asyncio.run(sync.set_rule(cleared(Label.RESTRICTED), document_id, AccessRule.of(["user:ada"]), None, ALL))
+    stored = ledger.document(document_id)
+    assert stored is not None
+    assert ledger.rule(stored.access_id) == AccessRule.of(["user:ada"], label=Label.CONFIDENTIAL)
+
+
+@pytest.mark.parametrize("label", [None, Label.PUBLIC])
+def test_a_label_above_the_caller_that_is_given_meanwhile_stays(sync: Any, ledger: Ledger, label: Label | None) -> None:
+    document_id = asyncio.run(sync.put(ADA, told(None), Scope())).document_id
+    relabelled_behind(sync, ledger, [Label.RESTRICTED])
+    with pytest.raises(NotFound):
+        change(sync, ADA, document_id, label)
+    assert label_of(ledger, document_id) is Label.RESTRICTED
+
+
+def test_a_rule_that_others_keep_changing_is_a_conflict(sync: Any, ledger: Ledger) -> None:
+    document_id = asyncio.run(sync.put(ADA, told(None), Scope())).document_id
+    relabelled_behind(sync, ledger, [Label.PUBLIC, Label.INTERNAL] * 5)
+    with pytest.raises(Conflict, match="send it again"):
+        change(sync, ADA, document_id, None)

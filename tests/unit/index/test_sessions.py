@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from index.database import Work
 from index.ledger_schema import open_database
 from index.revocations import RevocationList
 from index.sessions import Refresh, Session, Sessions
@@ -158,6 +160,45 @@ def test_a_revoked_person_has_nothing_left_and_may_sign_in_again(desk: Desk) -> 
     desk.clock.now += 1
     desk.rotate(desk.start("s2"))
     assert desk.holds("t3")
+
+
+@pytest.mark.parametrize("everyone", [False, True])
+def test_a_session_that_is_revoked_takes_the_tokens_of_its_refreshes_with_it(desk: Desk, everyone: bool) -> None:
+    bob = replace(ADA, subject="bob", tenant="globex")
+    first, since = desk.start(), desk.clock.now
+    desk.start("s2", bob)
+    desk.clock.now += 100
+    desk.rotate(first)
+
+    if everyone:
+        desk.revoked.revoke_tenant("acme", "admin", before=since)
+    else:
+        desk.revoked.revoke_person("acme", "ada", "admin", before=since)
+
+    assert not desk.holds("t3")
+    assert desk.holds("t2", bob)
+    assert desk.holds("t9")  # of another issuer, given since then
+
+
+@pytest.mark.parametrize("everyone", [False, True])
+def test_now_is_when_the_revocation_is_written(desk: Desk, monkeypatch: pytest.MonkeyPatch, everyone: bool) -> None:
+    """Whoever signs in while the revocation waits for its turn is revoked, too."""
+    write = desk.database.write
+
+    def later(work: Work[Any]) -> Any:
+        monkeypatch.undo()
+        desk.clock.now += 5
+        desk.start("s2")
+        return write(work)
+
+    monkeypatch.setattr(desk.database, "write", later)
+    if everyone:
+        desk.revoked.revoke_tenant("acme", "admin")
+    else:
+        desk.revoked.revoke_person("acme", "ada", "admin")
+
+    assert desk.sessions.alive() == []
+    assert not desk.holds("t9")
 
 
 def test_a_session_whose_beginning_was_revoked_in_between_is_refused(desk: Desk) -> None:

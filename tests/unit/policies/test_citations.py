@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -7,6 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.citations import CitationChecker, Evidence, check, holds, markers, sentence_spans
+from policies.links import Links
+from policies.outgoing import Outgoing
+from policies.unseen import UnseenFilter, without_unseen
 
 LEAVE = "Employees get 25 days of leave. Unused days expire in March. Managers approve requests."
 TRAVEL = "The travel budget is 1,200 euros a year. Flights are booked by the office."
@@ -269,3 +273,65 @@ def test_a_hostile_answer_takes_no_long_time() -> None:
         "[1, " * 5_000,
     ):
         check(answer, EVIDENCE)
+
+
+BUDGET = "The budget for travel is 500 euros per year."
+
+
+def leaving(*pieces: str) -> str:
+    way = Outgoing([Evidence("c", "d" * 32, BUDGET, 0, len(BUDGET))], Links.to([]))
+    return "".join([*(way.feed(piece) for piece in pieces), way.finish()])
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "[\u200b1]",
+        "[1\u00ad]",
+        "[\ufeff1]",
+        "[\u2060\u2060 1]",
+        "[\x011]",
+        "[\U000e00311]",
+        "\uff3b1\uff3d(https://evil.org/x)",
+        "\uff3b1\uff3d<b>",
+        "!\uff3b1\uff3d(https://evil.org/x)",
+        "[\uff11]",
+    ],
+)
+def test_a_mark_that_nobody_checked_does_not_leave(mark: str) -> None:
+    text = f"Aliens landed {mark} today."
+    for pieces in ([text], list(text)):
+        assert not re.search(r"\[\s*\d+\s*\]", leaving(*pieces)), leaving(*pieces)
+
+
+def test_a_mark_that_holds_stays_without_what_nobody_sees() -> None:
+    assert leaving(*"The budget for travel is 500 euros [\u200b1].") == "The budget for travel is 500 euros [1]."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a\u200d\u202e\ufe0fb 1\ufe0f\u20e3 \u2764\ufe0f\u200d\U0001f525 \u0645\u06cc\u200c\u062e",
+        "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f \U0001f3f4\U000e0067 \U0001f3f4",
+        "\u0645\u200c" + "x\u200b" * 20 + "\u2764" + "\ufe0f" * 200 + "\u0915\u094d\u200d\u0937\u200c",
+        "\ufe0f\u200bx \ufe0f\u845b\U000e0100\U000e0101",
+    ],
+)
+def test_unseen_characters_go_in_pieces_as_they_go_in_one(text: str) -> None:
+    for size in (1, 2, 3, 5, len(text)):
+        each = UnseenFilter()
+        found = "".join(each.feed(text[at : at + size]) for at in range(0, len(text), size)) + each.finish()
+        assert found == without_unseen(text)[0]
+    each = UnseenFilter()
+    assert [each.feed("word"), each.feed(" x\u200b"), each.feed("y")] == ["word", " x", "y"]
+
+
+@pytest.mark.parametrize("unit", ["\u200b", "x\u200b", "\U0001f3f4", "\ufe0f", "x"])
+def test_taking_out_the_unseen_is_linear_in_the_text(unit: str) -> None:
+    started = time.process_time()
+    each = UnseenFilter()
+    for _ in range(20_000):
+        each.feed(unit)
+    each.feed(unit * 200_000)
+    each.finish()
+    assert time.process_time() - started < 5

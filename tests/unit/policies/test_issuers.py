@@ -81,6 +81,8 @@ def test_a_prefix_keeps_the_people_of_two_issuers_apart(pem: Path) -> None:
         ({"tenant": "acme"}, {"tenants": frozenset({"acme", "rival"})}),
         ({"shared_subjects": True}, {}),
         ({"subject_prefix": "a:"}, {"subject_prefix": "a:"}),
+        ({"tenant": "caf\u00e9"}, {"tenant": "cafe\u0301"}),
+        ({"tenants": frozenset({"caf\u00e9"})}, {"tenants": frozenset({"cafe\u0301", "acme"})}),
     ],
 )
 def test_two_issuers_that_could_name_the_same_person_stop_the_start(
@@ -118,6 +120,25 @@ def test_an_issuer_names_no_tenant_that_is_not_its_own(pem: Path) -> None:
     assert reason(some, tenant=...) == "claim_tenant"
     with pytest.raises(ConfigurationError, match="not both"):
         issuer(pem, tenant="acme", tenants=frozenset({"acme"}))
+
+
+@pytest.mark.parametrize("written", ["caf\u00e9", "cafe\u0301"])
+@pytest.mark.parametrize("claimed", ["caf\u00e9", "cafe\u0301"])
+def test_a_tenant_is_the_same_in_either_spelling(pem: Path, written: str, claimed: str) -> None:
+    assert caller(issuer(pem, tenants=frozenset({written})), tenant=claimed).tenant == "caf\u00e9"
+
+
+@pytest.mark.parametrize("kind", ["groups", "roles"])
+def test_no_issuer_gives_names_behind_the_prefix_of_another_in_the_same_tenant(pem: Path, kind: str) -> None:
+    okta = issuer(pem, OTHER, subject_prefix="okta:", **{kind: NameMap(prefix="okta:")})
+    one = issuer(pem, **{kind: NameMap({"okta:own": "own"})})
+    elsewhere = issuer(pem, tenant="rival", subject_prefix="r:")
+
+    assert getattr(caller(one, okta, iss=OTHER, **{kind: ["staff"]}), kind) == {"okta:staff"}
+    assert reason(one, okta, **{kind: ["staff", "okta:staff"]}) == f"claim_{kind}"
+    assert getattr(caller(one, okta, **{kind: ["staff", "okta:own", "oktas"]}), kind) == {"staff", "own", "oktas"}
+    apart = issuer(pem, OTHER, tenant="acme", **{kind: NameMap(prefix="okta:")})
+    assert getattr(caller(elsewhere, apart, **{kind: ["okta:staff"]}), kind) == {"okta:staff"}
 
 
 # ---- what the token is for

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from policies import keys
 from policies.errors import RayragError, TokenRejected, Unauthenticated, Unavailable
 from policies.guard import Guard
 from policies.identity import Identity
@@ -179,3 +180,44 @@ def test_an_endpoint_that_was_never_there_is_said_to_be_unavailable(key_server: 
     key_server.status = 500
     with pytest.raises(Unavailable):
         over(JwksEndpoint(key_server.uri, cooldown_s=0)).verify(token("old"))
+
+
+def waits_s(verifier: TokenVerifier, current: str) -> float:
+    begun = time.monotonic()
+    with pytest.raises(Unavailable):
+        verifier.verify(current)
+    return time.monotonic() - begun
+
+
+def test_a_silent_endpoint_holds_few_threads_and_refuses_the_others_at_once(key_server: KeyServer) -> None:
+    key_server.delay_s = 5
+    verifier = over(JwksEndpoint(key_server.uri, timeout_s=1, deadline_s=1))
+
+    with ThreadPoolExecutor(16) as pool:
+        waited = sorted(pool.map(lambda _: waits_s(verifier, token("old", STRANGER)), range(16)))
+
+    assert waited[16 - keys.WAITING - 1] < 0.5
+    # And nobody is held up again by the next fetch, until a while after the one that failed.
+    assert waits_s(verifier, token("old")) < 0.5
+    assert key_server.fetches == 1
+
+
+def test_a_key_that_cannot_be_looked_for_now_is_not_said_to_be_unknown(key_server: KeyServer) -> None:
+    verifier = over(JwksEndpoint(key_server.uri, lifespan_s=0.01, cooldown_s=0, timeout_s=1, deadline_s=1))
+    verifier.verify(token("old"))
+    time.sleep(0.05)
+    key_server.delay_s = 0.6
+
+    def outcome(kid: str) -> str:
+        try:
+            verifier.verify(token(kid))
+        except RayragError as error:
+            return type(error).__name__
+        return "ok"
+
+    with ThreadPoolExecutor(16) as pool:
+        known = [pool.submit(outcome, "old") for _ in range(8)]
+        unknown = [pool.submit(outcome, "new") for _ in range(8)]
+
+    assert {each.result() for each in known} == {"ok"}
+    assert "Unavailable" in {each.result() for each in unknown}

@@ -126,6 +126,26 @@ BARE = [
     "x https://evil.com/a\thttps://evil.com/b",
     TAG_WORDS,
 ]
+WITHOUT_SCHEME = [
+    "\u00e9xfil.org/s?q=SECRET",
+    "e\u0301xfil.org/s",
+    "\u043f\u0440\u0438\u043c\u0435\u0440.\u0440\u0444/secret",
+    "\u4f8b\u5b50.\u4e2d\u56fd/secret",
+    "\u89c1evil.org/secret",
+    "evil.xn--p1ai/?q=SECRET",
+    "evil.org:8080/secret",
+    "evil.org:8080?q=SECRET",
+    "_evil.org/?q=SECRET_",
+    "**_evil.org/s_**",
+    "-evil.org/a",
+    "a.b_c.evil.org/x",
+    "1.2.3.4/secret",
+    "1.2.3.4:80/secret",
+    "1.2.3.4/12?q=SECRET",
+    "evil.org./secret",
+    "evil.org/",
+    "evil.org#SECRET",
+]
 HTML = [
     "<img src=https://evil.com/a.png>",
     "<IMG SRC='//evil.com'>",
@@ -151,6 +171,7 @@ HTML = [
     "a<b>c",
 ]
 PAYLOADS = [*INLINE, *IMAGES, *REFERENCES, *BARE, *HTML]
+HOSTLIKE = re.compile(r"(?<!\[)\.(?!\])[\w-]+[.:\d]*[/?#]")
 
 
 class Elements(HTMLParser):
@@ -208,7 +229,15 @@ def test_what_would_be_followed_or_fetched_leaves_as_words(payload: str) -> None
         assert dangers(without_links(safe, LINKS)) == []
 
 
-@pytest.mark.parametrize("payload", PAYLOADS)
+@pytest.mark.parametrize("payload", WITHOUT_SCHEME)
+def test_a_host_with_a_path_is_broken_in_any_script_and_with_a_port(payload: str) -> None:
+    for text in (payload, f"See {payload} now.", f"({payload})", f"\u89c1\u3002{payload}"):
+        safe = without_links(text, LINKS)
+        assert "[.]" in safe and not HOSTLIKE.search(safe), safe
+        assert without_links(safe, LINKS) == safe
+
+
+@pytest.mark.parametrize("payload", [*PAYLOADS, *WITHOUT_SCHEME])
 def test_a_text_in_pieces_becomes_what_the_whole_becomes(payload: str) -> None:
     text = f"A{payload} {payload}"
     whole = without_links(text, LINKS)
@@ -241,6 +270,7 @@ def test_payloads_put_together_at_random_do_no_more() -> None:
         "[the wiki](https://wiki.acme.org/a_b?c=d#e) and https://wiki.acme.org/x, twice.",
         "[guide](https://eu.docs.acme.org/) [file](https://files.acme.org/a(1).pdf) (https://wiki.acme.org).",
         "\u4ef7\u683c\u662f\u4e94\u5143\u3002\u89c1[1]\u3002 \U0001f44d\ufe0f caf\u00e9 \u2013 100 %",
+        "In 10.0.0.0/8 or (192.168.4.0/24), at /srv/a.md/b and e.g./i.e. here. Did you read README.md? Or acme.org?",
         "Version 2.0/3.0, README.md, e.g. this; Inc./Ltd. at 10:30.\n\n| a | b |\n|---|---|\n| 1 | 2 |",
     ],
 )
@@ -266,10 +296,41 @@ def test_text_in_wide_scripts_need_not_wait_for_a_space() -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["](", "[a](b", "http://", "www.", "a.", "<a", "!", "(", "\u200b", "](http://a.b/(", "\ufdfa"]
+    "unit",
+    [
+        "](",
+        "[a](b",
+        "http://",
+        "www.",
+        "a.",
+        "\u00e9.",
+        "_-.",
+        "a.b:1",
+        "1.2.3.4",
+        "<a",
+        "!",
+        "(",
+        "\u200b",
+        "](http://a.b/(",
+        "\ufdfa",
+    ],
 )
 def test_time_is_linear_in_the_text(unit: str) -> None:
     text = unit * (200_000 // len(unit))
     started = time.process_time()
     without_links(text, LINKS)
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("\uff3b1\uff3d(https://evil.com)", "(1)"),
+        ("[1]\uff3b2\uff3d(https://evil.com)", "[1] (2)"),
+        ("\uff3b1\uff0c2\uff3d\uff48ttps\uff1a//evil.com", "(1,2)"),
+        ("[\u2460]\uff48ttps\uff1a//evil.com", "(1)"),
+    ],
+)
+def test_folding_makes_no_mark_that_was_not_checked(text: str, safe: str) -> None:
+    assert without_links(text, LINKS).startswith(safe)
+    assert re.findall(r"\[\d+\]", without_links(text, LINKS)) == re.findall(r"\[\d+\]", text)

@@ -81,10 +81,40 @@ def test_many_requests_of_one_person_are_one_question(graph: GraphDirectory) -> 
     graph.delay_s = 0.2
     groups = asking(graph)
 
-    with ThreadPoolExecutor(16) as pool:
-        assert list(pool.map(groups.of, [ADA] * 16)) == [{"g1"}] * 16
+    with ThreadPoolExecutor(5) as pool:
+        assert list(pool.map(groups.of, [ADA] * 5)) == [{"g1"}] * 5
 
     assert len(graph.asked) == 1
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_slow_directory_keeps_few_requests_waiting_and_refuses_the_others_at_once(
+    graph: GraphDirectory, same: bool
+) -> None:
+    people = [ADA if same else f"p{number}" for number in range(16)]
+    for person in people:
+        graph.member(person, "g1")
+    graph.member("first", "g1")
+    groups = asking(graph)
+    groups.of("first")  # the application has its own token from then on
+    graph.delay_s = 0.4
+
+    def waited_s(person: str) -> float | None:
+        begun = time.monotonic()
+        try:
+            groups.of(person)
+        except Unavailable:
+            return time.monotonic() - begun
+        return None
+
+    with ThreadPoolExecutor(16) as pool:
+        refused = [each for each in pool.map(waited_s, people) if each is not None]
+
+    expected = 16 - overage.WAITING - (1 if same else overage.AT_ONCE)
+    assert len(refused) == expected
+    assert max(refused) < 0.3
+    graph.member("later", "g1")
+    assert groups.of("later") == {"g1"}, "it is no failure after which nobody asks"
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])

@@ -9,7 +9,9 @@ import pytest
 
 from index.settings import parse, read_secret
 from policies.errors import ConfigurationError
-from policies.secret_files import MODE_VARIABLE, read_secret_file, require_private
+from policies.keys import PemFile
+from policies.secret_files import MODE_VARIABLE, read_secret_file, require_private, require_unchanged
+from tests.unit.policies.forged import KEYS, public_pem
 
 KEY = "generation.api_key_file"
 
@@ -40,6 +42,42 @@ def test_a_secret_that_others_may_read_or_change_is_refused_with_key_and_mode(se
             read()
         assert refused.value.detail.startswith(f"{KEY}: {secret} has mode {mode:04o}")
         assert "chmod 600" in refused.value.detail and "bluebell" not in refused.value.detail
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o444, 0o600])
+def test_what_is_no_secret_may_be_read_by_others(secret: Path, mode: int) -> None:
+    secret.chmod(mode)
+    require_unchanged(secret, KEY)
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646, 0o622, 0o666])
+def test_what_is_believed_may_be_changed_by_nobody_else(secret: Path, mode: int) -> None:
+    secret.chmod(mode)
+    with pytest.raises(ConfigurationError, match=f"has mode {mode:04o}, so that others may change it"):
+        require_unchanged(secret, KEY)
+
+
+def test_what_is_believed_is_a_file_of_ours_or_of_root(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match="is no file"):
+        require_unchanged(secret.parent, KEY)
+    with pytest.raises(ConfigurationError, match="No such file"):
+        require_unchanged(secret.with_name("absent"), KEY)
+    owner = secret.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    if owner != 0:
+        with pytest.raises(ConfigurationError, match=f"belongs to user {owner}"):
+            require_unchanged(secret, KEY)
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o666])
+def test_a_public_key_that_others_may_change_is_not_believed(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "issuer.pem"
+    path.write_bytes(public_pem(KEYS["ES256"]))
+    path.chmod(mode)
+    with pytest.raises(ConfigurationError, match="others may change it"):
+        PemFile(path)
+    path.chmod(0o644)
+    PemFile(path)
 
 
 def mounted(tmp_path: Path, mode: int) -> Path:

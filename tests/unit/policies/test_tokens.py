@@ -25,7 +25,7 @@ from policies.access import AccessRule
 from policies.errors import ConfigurationError, InvalidRequest, TokenRejected, Unauthenticated, Unavailable
 from policies.issuers import ClaimNames, Issuer
 from policies.issuing import DevelopmentIssuer, ensure_private_key
-from policies.keys import MAX_KEY_SET_BYTES, JwksEndpoint, PemFile
+from policies.keys import MAX_KEY_SET_BYTES, WAITING, JwksEndpoint, PemFile
 from policies.principals import Principal
 from policies.tokens import TokenVerifier
 from tests.unit.policies.forged import (
@@ -552,7 +552,7 @@ def test_a_key_set_is_fetched_once_for_many_tokens(key_server: KeyServer) -> Non
     key_server.keys = [jwk(KEYS["RS256"], "one", "RS256"), jwk(KEYS["ES256"], "two", "ES256")]
     verifier = over(JwksEndpoint(key_server.uri))
 
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(WAITING) as pool:
         tokens = [token_with("one"), token_with("two", "ES256")] * 20
         assert len(list(pool.map(verifier.verify, tokens))) == 40
 

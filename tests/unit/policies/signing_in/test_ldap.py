@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from policies.errors import SignInRefused, Unavailable
+from policies.errors import Overloaded, SignInRefused, Unavailable
 from policies.issuers import NameMap
 from policies.signing_in.ldap import LdapDirectory, LdapTree
 from policies.signing_in.ldap_server import LdapAddress
@@ -48,6 +48,28 @@ def refused(found: LdapDirectory, username: str, password: str = PASSWORD) -> st
     with pytest.raises(SignInRefused) as error:
         found.sign_in(username, password)
     return error.value.reason
+
+
+def test_whoever_is_tried_is_counted_by_the_entry_and_not_by_the_spelling(ldap: LdapServer) -> None:
+    found = directory(ldap, person_filter="(|(uid={username})(employeeType={username}))")
+    counted: list[str] = []
+
+    assert found.sign_in("ada", PASSWORD, counted.append).principal.subject == "ada"
+    assert found.sign_in("engineer", PASSWORD, counted.append).principal.subject == "ada"
+    assert counted == [person_dn("ada")] * 2
+    with pytest.raises(SignInRefused):
+        found.sign_in("nobody", PASSWORD, counted.append)
+    assert len(counted) == 3  # it takes as long
+
+
+@pytest.mark.parametrize(("username", "reason"), [("ada", "too_many_attempts"), ("nobody", "nobody")])
+def test_one_attempt_too_many_is_refused_whatever_the_password(ldap: LdapServer, username: str, reason: str) -> None:
+    def full(_: str) -> None:
+        raise Overloaded("too many requests", 1)
+
+    with pytest.raises(SignInRefused) as error:
+        directory(ldap).sign_in(username, PASSWORD, full)
+    assert error.value.reason == reason
 
 
 # ---- who is let in, and as whom
