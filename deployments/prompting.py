@@ -22,9 +22,13 @@ UNKNOWN = "The documents that you may read do not answer this question."
 MAX_SENTENCES = 8
 MAX_HISTORY = 10
 _BOUNDARY_BYTES = 8
-_TAG = re.compile(r"<(?=\s*[/|!\uff5c]?\s*[a-z|\uff5c])|<(?=!)|<<(?=/?SYS)|\[(?=/?(?:INST|SYS)\b)", re.IGNORECASE)
+_TAG = re.compile(
+    r"[<\uff1c\ufe64](?=\s*[/|!\uff5c]?\s*[a-z|\uff5c])|[<\uff1c\ufe64](?=!)|<<(?=/?SYS)|\[(?=/?(?:INST|SYS)\b)"
+    r"|(?-i:\[(?=[gs]?MASK\b|/?(?:[A-Z]{2,20}_[A-Z_]{2,40}|THINK|ARGS|IMG|AUDIO|REF|PREFIX|MIDDLE|SUFFIX)\]))",
+    re.IGNORECASE,
+)
 """What begins a mark that a prompt or a model's chat template is made of: `<passage`, `</passage`, `<|im_start|>`,
-`<start_of_turn>`, `[INST]`, `<<SYS>>`."""
+`<start_of_turn>`, `[INST]`, `<<SYS>>`, `[TOOL_RESULTS]`, `[gMASK]`; also in wide characters."""
 
 
 class Message(TypedDict):

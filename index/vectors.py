@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -45,6 +47,8 @@ MOST_RANGES = 8
 SPARE = 1.25
 """Hidden rows are not spread evenly: this many times as many rows are asked for as would do if they were."""
 MAX_SIFTED = 10_000
+MAX_STARVED = 4_096
+"""Sets of rights for which a wide filter is known to find too little."""
 _SCALAR_INDEXES = ("tenant_id", "access_id")
 _FIELDS = ["document_id", "version", "access_id", "position", "start", "end", "page", "text", "text_hash"]
 _STORED = [*_FIELDS, "tenant_id", "context", "analysed"]
@@ -187,6 +191,8 @@ class VectorStore:
         self.model_id = model_id
         self.collection = f"chunks_{model_id}_{SCHEMA_VERSION}".replace("-", "_").replace(".", "_")
         self._client = _connect(settings)
+        self._starved: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self._starved_lock = Lock()
 
     def open(self) -> None:
         """Create the collection when it is missing, and load it. Safe to call from many processes."""
@@ -337,10 +343,18 @@ class VectorStore:
         limit: int,
         document_ids: Sequence[str] | None,
     ) -> list[Candidate]:
-        """Find the best rows that may be seen, whatever filter is the cheapest: the same rows come of each."""
+        """Find the best rows that may be seen, whatever filter is the cheapest: the same rows come of each.
+
+        That a second search was needed takes time, and tells that many hidden rows are near to what was asked. So it
+        is done once for each set of rights and process: from then on its searches begin with the exact filter, and how
+        long they take tells nothing of what was asked. What the one slow search tells remains.
+        """
         limit = min(limit, MAX_LIMIT)
         rights = visibility_filter(visible, document_ids, limit)
         if rights.is_exact:
+            return self._search(field, data, metric, rights, limit)
+        if self._is_starved(visible):
+            rights = visibility_filter(visible, document_ids)
             return self._search(field, data, metric, rights, limit)
         asked = math.ceil(limit * rights.spread * SPARE)
         found = self._search(field, data, metric, rights, asked)
@@ -348,7 +362,22 @@ class VectorStore:
         if len(seen) >= limit or len(found) < asked:  # fewer than asked: there are no others
             return seen[:limit]
         # Hidden rows took the places: no number of rows would be enough for sure.
+        self._note_starved(visible)
         return self._search(field, data, metric, visibility_filter(visible, document_ids), limit)
+
+    def _is_starved(self, visible: Visible) -> bool:
+        key = visible.tenant_id, hash(visible.access_ids)
+        with self._starved_lock:
+            if key in self._starved:
+                self._starved.move_to_end(key)
+                return True
+        return False
+
+    def _note_starved(self, visible: Visible) -> None:
+        with self._starved_lock:
+            self._starved[visible.tenant_id, hash(visible.access_ids)] = None
+            if len(self._starved) > MAX_STARVED:
+                self._starved.popitem(last=False)
 
     def _search(
         self, field: Literal["dense", "sparse"], data: Any, metric: str, rights: RightsFilter, limit: int

@@ -7,6 +7,7 @@ id or element. What scripts and other files would change is not known here.
 
 from __future__ import annotations
 
+import colorsys
 import html
 import re
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,8 @@ from ingest.hidden import BLACK, TINY_PT, WHITE, Colour, Taken, colour_of, is_sa
 
 MAX_STYLE_CHARS = 200_000
 MAX_RULES = 20_000
+MAX_VALUE_CHARS = 200
+"""Of a declaration's value no more is read: none that hides needs as much, and the rules below look twice at some."""
 FAR_PX = 500.0
 """So far to the left or above nobody sees it, whatever the page's own place."""
 _OPEN = re.compile(r"<!--|<(/?)([A-Za-z][^\s/<>]*)")
@@ -24,8 +27,46 @@ _TAG_END = re.compile(r">|=\s*([\"'])")
 _ATTRIBUTE = re.compile(r"([^\s\"'<>/=]+)(?:\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>]+)))?")
 _STYLE = re.compile(r"<(style)\b[^<>]*>", re.IGNORECASE)
 _SIMPLE = re.compile(r"([A-Za-z][\w-]*)?([.#][A-Za-z_-][\w-]*)?")
-_NUMBER = re.compile(r"(-?\d*\.?\d+)\s*(px|pt|em|rem|%|vw|vh|cm|mm|in|ex|ch)?", re.IGNORECASE)
-_COLOURED = re.compile(r"#[0-9a-f]{3,8}|rgba?\([^()]*\)|[a-z]+", re.IGNORECASE)
+_AROUND_ALL = re.compile(r"(?:(?:html|body)(?:\s*>\s*|\s+))+", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d{1,3})?)\s*(px|pt|em|rem|%|vw|vh|cm|mm|in|ex|ch)?", re.IGNORECASE
+)
+_COLOURED = re.compile(r"#[0-9a-f]{3,8}|(?:rgb|hsl)a?\([^()]*\)|[a-z]+", re.IGNORECASE)
+_FUNCTION = re.compile(r"([a-z0-9]{1,20})\(([^()]*)\)")
+_READ = frozenset(
+    [
+        "background",
+        "background-color",
+        "background-image",
+        "bottom",
+        "clip",
+        "clip-path",
+        "color",
+        "content-visibility",
+        "display",
+        "filter",
+        "font-size",
+        "height",
+        "inset",
+        "left",
+        "margin-left",
+        "margin-top",
+        "max-height",
+        "max-width",
+        "mso-hide",
+        "opacity",
+        "overflow",
+        "position",
+        "right",
+        "text-indent",
+        "top",
+        "transform",
+        "visibility",
+        "width",
+        "zoom",
+    ]
+)
+"""The properties that are looked at: of others nothing is kept, so no rule grows with its length."""
 _VOID = frozenset(
     ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"]
 )
@@ -215,7 +256,9 @@ class _Sheet:
 
     def _add(self, names: str, body: str) -> None:
         declared = _declarations(body)
-        for name in map(str.strip, names[-2_000:].split(",")):
+        for selector in map(str.strip, names[-2_000:].split(",")):
+            around = _AROUND_ALL.match(selector)
+            name = selector[around.end() :] if around else selector
             if name and _SIMPLE.fullmatch(name) and len(self._rules) < MAX_RULES:
                 self._rules.setdefault(name, {}).update(declared)
             elif "background" in body:
@@ -228,7 +271,7 @@ class _Sheet:
     def declared(self, name: str, attributes: Mapping[str, str]) -> dict[str, str]:
         """What holds for an element: rules by its name, its classes, its id, then its own `style`."""
         found = dict(self._rules.get(name, {}))
-        keys = [f".{word}" for word in attributes.get("class", "").split()[:50]]
+        keys = [f".{word}" for word in dict.fromkeys(attributes.get("class", "").split()[:50])]
         keys += [f"#{attributes['id'].strip()}"] if "id" in attributes else []
         for key in keys:
             for selector in (key, name + key):
@@ -246,8 +289,24 @@ def _attributes(tag: str, name: str) -> dict[str, str]:
 def _declarations(body: str) -> dict[str, str]:
     body = re.sub(r"/\*.*?(?:\*/|\Z)", "", body, flags=re.DOTALL)
     body = re.sub(r"\\([0-9a-fA-F]{1,6})\s?", lambda found: chr(min(int(found[1], 16), 0xFFFF) or 63), body)
-    pairs = (item.partition(":") for item in body.lower().split(";"))
-    return {key.strip(): value.replace("!important", "").strip() for key, _, value in pairs}
+    found: dict[str, str] = {}
+    for key, _, value in (item.partition(":") for item in body.lower().split(";")):
+        name = key.strip()
+        value = re.sub(r"! ?important", "", " ".join(value.split())[:MAX_VALUE_CHARS]).strip()
+        if name == "font":
+            name, value = "font-size", _size_within(value)
+        if name in _READ and value:
+            found[name] = value
+    return found
+
+
+def _size_within(font: str) -> str:
+    """The size in the shorthand `italic 700 12px/1.5 Arial`: the first number with a unit, or 0."""
+    for word in font.split():
+        found = _NUMBER.fullmatch(word.partition("/")[0])
+        if found and (found[2] or float(found[1]) == 0):
+            return found.group()
+    return ""
 
 
 def _looks(parent: _Look, name: str, attributes: Mapping[str, str], sheet: _Sheet) -> _Look:
@@ -259,7 +318,7 @@ def _looks(parent: _Look, name: str, attributes: Mapping[str, str], sheet: _Shee
         look = replace(look, visible=style["visibility"] not in ("hidden", "collapse"))
     if "font-size" in style:
         look = replace(look, size_px=_size(style["font-size"], parent.size_px))
-    colour = style.get("color") or (attributes.get("color") if name == "font" else None)
+    colour = style.get("color") or (attributes.get("color", "")[:MAX_VALUE_CHARS] if name == "font" else None)
     if colour:
         see_through, found = _colour(colour)
         look = replace(look, colour=found, gone="in no colour" if see_through and look.gone is None else look.gone)
@@ -269,25 +328,53 @@ def _looks(parent: _Look, name: str, attributes: Mapping[str, str], sheet: _Shee
 def _gone(style: Mapping[str, str], attributes: Mapping[str, str]) -> str | None:
     if "hidden" in attributes or style.get("display") == "none" or style.get("mso-hide") == "all":
         return ""
-    if _is_cut_away(style):
+    if _is_cut_away(style) or style.get("content-visibility") == "hidden":
         return ""  # the usual way to speak to screen readers only
-    opacity = _NUMBER.match(style.get("opacity", "1"))
-    if opacity and float(opacity[1]) * (0.01 if opacity[2] == "%" else 1) <= 0.05:
+    if any(_share(part) <= 0.05 for part in [style.get("opacity", "1"), *_given(style.get("filter", ""), "opacity")]):
         return "in no colour"
+    if _is_beside(style):
+        return "beside the page"
+    scales = _given(style.get("transform", ""), "scale", "scalex", "scaley", "scale3d")
+    if any(_share(scale) == 0 for scale in scales) or _share(style.get("zoom", "1")) <= 0.05:
+        return "in type too small to read"
+    return None
+
+
+def _given(functions: str, *names: str) -> list[str]:
+    """The first two arguments of each function with one of these names."""
+    found = [given.split(",")[:2] for name, given in _FUNCTION.findall(functions) if name in names]
+    return [part.strip() for parts in found for part in parts]
+
+
+def _share(text: str) -> float:
+    """`0.5`, `50%`; 1 for what is no number."""
+    found = _NUMBER.match(text)
+    return float(found[1]) * (0.01 if found[2] == "%" else 1) if found else 1.0
+
+
+def _is_beside(style: Mapping[str, str]) -> bool:
     indent = _length(style.get("text-indent", ""))
     if indent is not None and indent <= -FAR_PX:
-        return "beside the page"
-    if style.get("position") in ("absolute", "fixed", "relative"):
+        return True
+    if style.get("position") in ("absolute", "fixed", "relative", "sticky"):
         places = [_length(style.get(side, "")) for side in ("left", "top", "right", "bottom")]
+        places += [_length(word) for word in style.get("inset", "").split()]
         if any(place is not None and (place <= -FAR_PX or place >= 20 * FAR_PX) for place in places):
-            return "beside the page"
-    return "in type too small to read" if re.search(r"scale\(\s*0*\.?0*\s*[,)]", style.get("transform", "")) else None
+            return True
+    moves = _given(style.get("transform", ""), "translate", "translatex", "translatey", "translate3d")
+    moves += [style.get("margin-left", ""), style.get("margin-top", "")]
+    # Pages centre wide boxes by negative margins, and by moving them by half of their own width.
+    found = [_length(move) for move in moves if "%" not in move]
+    return any(move is not None and move <= -4 * FAR_PX for move in found)
 
 
 def _is_cut_away(style: Mapping[str, str]) -> bool:
-    if re.fullmatch(r"rect\((?:\s*[01](?:px)?\s*[,)]?){4}\)?", style.get("clip", "")):
-        return True
-    if re.match(r"inset\(\s*(?:50|100)%", style.get("clip-path", "")):
+    clip = style.get("clip", "")
+    if clip.startswith("rect("):
+        sides = clip[5:].rstrip(") ").replace(",", " ").split()
+        if len(sides) == 4 and all(side in ("0", "1", "0px", "1px") for side in sides):
+            return True
+    if re.match(r"inset\( ?(?:50|100)%", style.get("clip-path", "")):
         return True
     hides = style.get("overflow", "") in ("hidden", "clip")
     return hides and any(_length(style.get(side, "")) == 0 for side in ("height", "max-height", "width", "max-width"))
@@ -296,7 +383,7 @@ def _is_cut_away(style: Mapping[str, str]) -> bool:
 def _background(
     parent: _Look, name: str, style: Mapping[str, str], attributes: Mapping[str, str], sheet: _Sheet
 ) -> Colour | None:
-    told = style.get("background-color") or style.get("background") or attributes.get("bgcolor")
+    told = style.get("background-color") or style.get("background") or attributes.get("bgcolor", "")[:MAX_VALUE_CHARS]
     if (
         "background" in attributes
         or "background-image" in style
@@ -317,17 +404,33 @@ def _colour(text: str) -> tuple[bool, Colour | None]:
     for word in _COLOURED.findall(text):
         if word == "transparent":
             return True, None
-        if word.startswith("rgb"):
-            numbers = [float(n) for n in re.findall(r"\d*\.?\d+", word)]
-            if len(numbers) > 3 and numbers[3] <= 0.05:
-                return True, None
-            return False, (int(numbers[0]), int(numbers[1]), int(numbers[2])) if len(numbers) >= 3 else None
-        if len(word) == 9 and word.startswith("#"):
-            return (True, None) if int(word[7:], 16) <= 12 else (False, colour_of(word[:7]))
+        if word.startswith(("rgb", "hsl")):
+            return _mixed(word)
+        if word.startswith("#") and len(word) in (5, 9):
+            digits = word[1:] if len(word) == 9 else "".join(digit * 2 for digit in word[1:])
+            return (True, None) if int(digits[6:], 16) <= 12 else (False, colour_of(digits[:6]))
         found = colour_of(word)
         if found or word.startswith("#"):
             return False, found
     return False, None
+
+
+def _mixed(function: str) -> tuple[bool, Colour | None]:
+    """`rgb(255 255 255 / 50%)`, `rgb(100%,100%,100%)`, `hsla(0,0%,100%,1)`; as `_colour`."""
+    found = [_NUMBER.match(part) for part in re.split(r"[\s,/()]+", function)[1:5]]
+    values = [(float(number[1]), number[2] == "%") for number in found if number]
+    if len(values) > 3 and values[3][0] * (0.01 if values[3][1] else 1) <= 0.05:
+        return True, None
+    if len(values) < 3:
+        return False, None
+    if function.startswith("hsl"):
+        hue = min(max(values[0][0], -360), 360) / 360
+        saturation, light = (min(max(value / 100, 0), 1) for value, _ in values[1:3])
+        channels = [255 * channel for channel in colorsys.hls_to_rgb(hue % 1, light, saturation)]
+    else:
+        channels = [value * (2.55 if percent else 1) for value, percent in values[:3]]
+    red, green, blue = (round(min(max(channel, 0), 255)) for channel in channels)
+    return False, (red, green, blue)
 
 
 def _size(text: str, parent_px: float) -> float:

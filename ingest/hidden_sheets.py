@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ingest.hidden import TINY_PT, WHITE, Colour, Taken, colour_of, is_same
-from ingest.office_parts import Attributes, OfficeParts, Walk, is_on, mentions
+from ingest.office_parts import Attributes, OfficeParts, Walk, is_on, mentions, whole
 
 HIDDEN = "on hidden sheets, rows or columns"
 _T = TypeVar("_T")
@@ -32,7 +32,7 @@ def strip_sheets(parts: OfficeParts, taken: Taken) -> None:
         name = sheets.get(relation, "")
         part = parts.read(name)
         filtered = mentions(part, rb"autoFilter\b", rb"tablePart\b")
-        suspect = not shown or (unseen and mentions(part, rb"\ss=")) or mentions(part, rb"\shidden=")
+        suspect = not shown or bool(unseen) or mentions(part, rb"\bhidden\b")
         if not part or not suspect:
             continue
         walk = _Cells(shown, filtered, unseen, plain=not filtered and not mentions(part, rb"conditionalFormatting"))
@@ -43,8 +43,7 @@ def strip_sheets(parts: OfficeParts, taken: Taken) -> None:
         strings = _Strings()
         strings.run(parts.read("xl/sharedStrings.xml"))
         for why, kind, value in cut:
-            shared = kind == "s" and value.isdecimal() and int(value) < len(strings.lengths)
-            taken.add(why, strings.lengths[int(value)] if shared else value)
+            taken.add(why, _at(strings.lengths, value, 0) if kind == "s" else value)
 
 
 class _Book(Walk):
@@ -79,18 +78,18 @@ class _Styles(Walk):
         parent = self.path[-2] if len(self.path) > 1 else ""
         if name == "font" and parent == "fonts":
             self._fonts.append(_Font())
-        elif parent == "font" and "fonts" in self.path and name == "color":
+        elif self.path[-3:] == ["fonts", "font", "color"]:
             white = attributes.get("theme") == "0" and "tint" not in attributes
             self._fonts[-1].colour = WHITE if white else colour_of(attributes.get("rgb", "")[-6:])
-        elif parent == "font" and "fonts" in self.path and name == "sz":
+        elif self.path[-3:] == ["fonts", "font", "sz"]:
             found = re.fullmatch(r"\d{1,4}(\.\d{1,9})?", attributes.get("val", ""))
             self._fonts[-1].size = float(found[0]) if found else 11.0
         elif name == "fill" and parent == "fills":
             self._fills.append(WHITE)
-        elif name in ("patternFill", "gradientFill") and "fills" in self.path:
+        elif name in ("patternFill", "gradientFill") and self.path[-3:-1] == ["fills", "fill"]:
             if name == "gradientFill" or attributes.get("patternType", "none") != "none":
                 self._fills[-1] = None
-        elif name == "fgColor" and "fills" in self.path and self._fills[-1] is None:
+        elif name == "fgColor" and self.path[-4:-2] == ["fills", "fill"] and self._fills[-1] is None:
             self._fills[-1] = colour_of(attributes.get("rgb", "")[-6:])
         elif name == "numFmt" and re.fullmatch(r'[;\s"]{2,}', attributes.get("formatCode", "")):
             self._formats.add(attributes.get("numFmtId", ""))
@@ -113,7 +112,8 @@ class _Styles(Walk):
 
 
 def _at(values: Sequence[_T], number: str | None, default: _T) -> _T:
-    return values[int(number)] if number and number.isdecimal() and int(number) < len(values) else default
+    place = whole(number or "")
+    return values[place] if place is not None and place < len(values) else default
 
 
 class _Cells(Walk):
@@ -135,9 +135,9 @@ class _Cells(Walk):
     def begin(self, name: str, attributes: Attributes) -> None:
         grouped = attributes.get("outlineLevel", "0") != "0"
         if name == "col" and is_on(attributes, "hidden", False) and not grouped:
-            first, last = attributes.get("min", ""), attributes.get("max", "")
-            if first.isdecimal() and last.isdecimal():
-                self._hidden_columns.append((int(first), int(last)))
+            first, last = whole(attributes.get("min", "")), whole(attributes.get("max", ""))
+            if first is not None and last is not None:
+                self._hidden_columns.append((first, last))
         elif name == "row":
             self._row_is_hidden = is_on(attributes, "hidden", False) and not grouped and not self._filtered
         elif name == "c":
@@ -157,7 +157,7 @@ class _Cells(Walk):
     def _reason(self, attributes: Attributes) -> str | None:
         if not self._shown or self._row_is_hidden or self._is_in_hidden_column(attributes.get("r", "")):
             return HIDDEN
-        why = self._unseen.get(attributes.get("s", "0"))
+        why = self._unseen.get(str(whole(attributes.get("s", "0"))))
         return why if self._plain or why != "in the colour of its background" else None
 
     def _is_in_hidden_column(self, reference: str) -> bool:

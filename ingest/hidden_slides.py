@@ -9,23 +9,21 @@ from __future__ import annotations
 import re
 
 from ingest.hidden import TINY_PT, WHITE, Taken, colour_of, is_same
-from ingest.office_parts import Attributes, OfficeParts, Walk, is_on
+from ingest.office_parts import Attributes, OfficeParts, Walk, is_on, whole
 
 _SLIDE = re.compile(r"ppt/slides/[^/]+\.xml")
 _FILLS = frozenset({"solidFill", "gradFill", "blipFill", "pattFill", "grpFill"})
-_SIZE = re.compile(rb'<\w+:sldSz\b[^<>]*?\bcx="(\d{1,9})"[^<>]*?\bcy="(\d{1,9})"')
 
 
 def strip_slides(parts: OfficeParts, taken: Taken) -> None:
     """Cut what is not shown out of a PPTX's parts."""
-    found = _SIZE.search(parts.read("ppt/presentation.xml"))
-    size = (int(found[1]), int(found[2])) if found else None
+    deck = _Deck()
+    deck.run(parts.read("ppt/presentation.xml"))
     white: dict[str, bool] = {}
     for name in filter(_SLIDE.fullmatch, parts.names):
         part = parts.read(name)
-        walk = _Slide(size, _is_white(parts, name, white))
-        if not walk.run(part):
-            continue
+        walk = _Slide(deck.size, _is_white(parts, name, white))
+        walk.run(part)
         if walk.cuts:
             parts.cut(name, part, walk.cuts)
         if not walk.shown:
@@ -42,6 +40,19 @@ def _strip_notes(parts: OfficeParts, name: str, slide: _Slide) -> None:
     if walk.run(part) and walk.cuts:
         parts.cut(name, part, walk.cuts)
         slide.found += walk.found
+
+
+class _Deck(Walk):
+    """How wide and high a slide is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size: tuple[int, int] | None = None
+
+    def begin(self, name: str, attributes: Attributes) -> None:
+        if name == "sldSz":
+            width, height = whole(attributes.get("cx", "")), whole(attributes.get("cy", ""))
+            self.size = (width, height) if width and height else None
 
 
 class _Slide(Walk):
@@ -70,8 +81,9 @@ class _Slide(Walk):
             self._look_at_place(name, attributes)
         elif name == "r":
             self._run = None
-        elif name == "rPr" and parent == "r" and attributes.get("sz", "").isdecimal():
-            if int(attributes["sz"]) <= 100 * TINY_PT:
+        elif name == "rPr" and parent == "r" and "sz" in attributes:
+            size = whole(attributes["sz"])
+            if size is not None and size <= 100 * TINY_PT:
                 self._run = "in type too small to read"
         elif "rPr" in self.path[-5:-1] and "ln" not in self.path[-4:]:
             self._look_at_colour(name, parent, attributes)
@@ -106,7 +118,8 @@ class _Slide(Walk):
                 self._shape = self._shape or "beside the page"
 
     def _look_at_colour(self, name: str, parent: str, attributes: Attributes) -> None:
-        if name == "noFill" or (name == "alpha" and attributes.get("val", "") in [str(n) for n in range(5_001)]):
+        alpha = whole(attributes.get("val", "")) if name == "alpha" else None
+        if name == "noFill" or (alpha is not None and alpha <= 5_000):
             self._run = self._run or "in no colour"
         elif self._white and parent == "solidFill" and _is_light(name, attributes):
             self._run = self._run or "in the colour of its background"

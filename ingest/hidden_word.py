@@ -7,15 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ingest.hidden import TINY_PT, WHITE, Taken, colour_of, is_same
-from ingest.office_parts import Attributes, OfficeParts, Walk, is_on, mentions
+from ingest.office_parts import Attributes, OfficeParts, Walk, is_on, mentions, whole
 
 _PARTS = re.compile(r"word/(document|header\d*|footer\d*|footnotes|endnotes|comments)\.xml")
-_SUSPECT = (
-    rb"vanish",
-    rb"F[0-9A-F]F[0-9A-F]F[0-9A-F]\"|f[0-9a-f]f[0-9a-f]f[0-9a-f]\"",
-    rb"background1",
-    rb"sz[^<>]{0,9}=\"[0-4]\"",
-)
+_SUSPECT = (rb"vanish", rb"\bcolor\b", rb"\bsz\b")
+"""Names only: XML has more than one way to write a value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +42,8 @@ class _Look:
             white = attributes.get("themeColor") in ("background1", "light1") if value == "auto" else None
             return replace(self, white=is_same(found, WHITE) if found else bool(white))
         if name == "sz":
-            return replace(self, tiny=value.isdecimal() and int(value) <= 2 * TINY_PT)
+            size = whole(value)
+            return replace(self, tiny=size is not None and size <= 2 * TINY_PT)
         if name == "shd":
             return replace(self, shaded=self.shaded or _is_dark(attributes))
         if name == "highlight":

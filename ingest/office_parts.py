@@ -15,11 +15,13 @@ from xml.parsers import expat
 
 from ingest.archives import NO_ARCHIVE
 from ingest.hidden import Taken
+from policies.errors import DocumentRejected
 
 MAX_PART_BYTES = 100_000_000
 """Of a larger one the parser refuses the file, so nothing hidden in it is read."""
-_RELATIONSHIP = re.compile(r"<(?:\w+:)?Relationship\b[^<>]*>")
-_RELATED = re.compile(r'\b(Id|Type|Target)\s*=\s*"([^"]*)"')
+MAX_DEPTH = 400
+"""Elements within elements; what an office program writes has about forty."""
+_ENCODING = re.compile(r"encoding\s*=\s*[\"'][\w.-]+[\"']")
 Attributes = Mapping[str, str]
 """An element's attributes by their names without prefix."""
 
@@ -41,17 +43,19 @@ class OfficeParts:
             part = self._archive.read(name)
         except (KeyError, *NO_ARCHIVE):
             return b""
-        if part[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            text = part.decode("utf-16", "replace")
-            return re.sub(r'(?<=encoding=)["\'][\w-]+["\']', '"UTF-8"', text, count=1).encode("utf-8", "replace")
-        return part
+        wide = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"<\0": "utf-16-le", b"\0<": "utf-16-be"}.get(part[:2])
+        if wide is None:
+            return part
+        text = part.decode(wide, "replace")
+        return (_ENCODING.sub('encoding="UTF-8"', text[:200]) + text[200:]).encode("utf-8", "replace")
 
     def related(self, name: str) -> list[tuple[str, str, str]]:
         """The parts that a part names: relation's id, kind (the last word of its type), part."""
         folder, base = posixpath.split(name)
         found = []
-        for tag in _RELATIONSHIP.findall(self.read(f"{folder}/_rels/{base}.rels").decode("utf-8", "replace")):
-            values = dict(_RELATED.findall(tag))
+        walk = _Relationships()
+        walk.run(self.read(f"{folder}/_rels/{base}.rels"))
+        for values in walk.found:
             target = values.get("Target", "")
             target = (
                 target.lstrip("/") if target.startswith("/") else posixpath.normpath(posixpath.join(folder, target))
@@ -93,7 +97,12 @@ class Walk:
         self._parser: Any = None
 
     def run(self, part: bytes) -> bool:
-        """Give False where it is no well-formed XML, or declares a document type."""
+        """Give False where there is no such part. Raises `DocumentRejected` where it is no well-formed XML.
+
+        A more lenient reader would find in it what is not found here: what nobody sees would be indexed.
+        """
+        if not part:
+            return False
         parser = self._parser = expat.ParserCreate(namespace_separator=" ")
         parser.buffer_text = True
         parser.StartElementHandler, parser.EndElementHandler = self._begin, self._finish
@@ -102,8 +111,8 @@ class Walk:
         self._part = part
         try:
             parser.Parse(part, True)
-        except (expat.ExpatError, _TypeDeclared, ValueError):
-            return False
+        except (expat.ExpatError, _Refused, ValueError, LookupError) as error:
+            raise DocumentRejected("damaged: a part of it is no well-formed XML") from error
         return True
 
     def begin(self, name: str, attributes: Attributes) -> None:
@@ -119,8 +128,12 @@ class Walk:
     def _begin(self, name: str, attributes: dict[str, str]) -> None:
         local = name.rpartition(" ")[2]
         self.path.append(local)
+        if len(self.path) > MAX_DEPTH:
+            raise _Refused
         self._starts.append(self._parser.CurrentByteIndex)
-        self.begin(local, {key.rpartition(" ")[2]: value for key, value in attributes.items()})
+        own = {"", name.rpartition(" ")[0]}  # another vocabulary's attribute of the same name must not stand for it
+        keys = sorted(attributes, key=lambda key: key.rpartition(" ")[0] in own) if len(attributes) > 1 else attributes
+        self.begin(local, {key.rpartition(" ")[2]: attributes[key] for key in keys})
 
     def _finish(self, name: str) -> None:
         start = self._starts.pop()
@@ -132,11 +145,30 @@ class Walk:
         self.path.pop()
 
     def _refuse(self, *_: object) -> None:
-        raise _TypeDeclared
+        raise _Refused
 
 
-class _TypeDeclared(Exception):
-    """Open XML forbids it, and with it entities."""
+class _Refused(Exception):
+    """A document type, which Open XML forbids and with it entities; or more depth than any program writes."""
+
+
+class _Relationships(Walk):
+    """The attributes of each relationship."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Attributes] = []
+
+    def begin(self, name: str, attributes: Attributes) -> None:
+        if name == "Relationship":
+            self.found.append(attributes)
+
+
+def whole(text: str) -> int | None:
+    """Read a number of at most nine digits, leading zeros aside."""
+    text = text.strip()
+    digits = text.lstrip("0")
+    return int(digits or "0") if text.isdecimal() and len(digits) <= 9 else None
 
 
 def is_on(attributes: Attributes, name: str = "val", default: bool = True) -> bool:
@@ -146,7 +178,10 @@ def is_on(attributes: Attributes, name: str = "val", default: bool = True) -> bo
 
 
 def mentions(part: bytes, *patterns: bytes) -> bool:
-    """Whether a part may hold what is looked for at all; most do not, and need no walk."""
+    """Whether a part may hold what is looked for at all; most do not, and need no walk. In a rare encoding any may."""
+    declared = re.match(rb"<\?xml[^<>]{0,200}?encoding\s*=\s*[\"']([\w.-]+)", part)
+    if declared and declared[1].lower() not in (b"utf-8", b"utf8", b"utf-16", b"us-ascii", b"ascii"):
+        return True
     return any(re.search(pattern, part) is not None for pattern in patterns)
 
 

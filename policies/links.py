@@ -40,12 +40,18 @@ _TARGET = re.compile(r"\]\((?P<target>[^()]*(?:\([^()]*\)[^()]*)*)(?P<end>\)?)")
 _PLACE = re.compile(r"[/\\:&%#.?]")
 """What makes of words in round brackets, right behind square ones, an address."""
 _WITHOUT_SCHEME = re.compile(r"(?<![:/A-Za-z0-9])//(?=[^\s/]*\.[A-Za-z])")
-_BARE = re.compile(r"(?<![\w@./\\-])[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,24}(?=[/?#]\S)")
-"""A host with a path behind it and no scheme before it: many chat programs make a link of it."""
+_BARE = re.compile(
+    r"(?<![\w@./\\-])(?:[\w-]+(?:\.[\w-]+)*\.(?:[^\W\d_]{2,24}|xn--[a-z0-9-]{1,59})|\d{1,3}(?:\.\d{1,3}){3})"
+    r"\.?(?:(?::\d{1,5})?(?!(?<=\d)/\d{1,2}(?![\w/?#%&=.-]))/|(?::\d{1,5})?[?#](?=\S))",
+    re.IGNORECASE,
+)
+"""A host with a path behind it and no scheme before it: many chat programs make a link of it. Not `10.0.0.0/8`."""
+_MARK = re.compile(r"(\[\d+\])")
+_LIKE_MARK = re.compile(r"\[(\^?\d[\d,;^\u2013-]*)\]")
 _PATH = re.compile(r"[/?#\\]")
 _TRAILING = ".,;:!?*_~'\")"
 _AFTER = re.compile(r"[\])}>\"'*_,;:.!?|`~]*\Z")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]")
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]")
 _RUNS = re.compile(r"\s+|\S+")
 _COMPLETE = re.compile(r".*\s", re.DOTALL)
 _WIDE = re.compile(r"[\u3001-\u3029\u3030-\u30ff\u3400-\u9fff\uac00-\ud7a3\uff01\uff0c\uff1a\uff1b\uff1f]+")
@@ -117,13 +123,13 @@ class LinkFilter:
 
 def without_links(text: str, links: Links) -> str:
     """Break what would be a link, an image or HTML, but for the links that are allowed. Linear in the text."""
-    text, _ = without_unseen(_CONTROL.sub(" ", text))
+    text, _ = without_unseen(CONTROL.sub(" ", text))
     return "".join(_beyond_wide(run, links) for run in _RUNS.findall(text))
 
 
 def _beyond_wide(run: str, links: Links) -> str:
     wide = _WIDE.match(run)
-    start = wide.end() if wide else 0
+    start = wide.end() - 1 if wide else 0  # the last may belong to a host's name
     rest = run[start:]
     if rest.isspace() or (rest.isascii() and rest.isalnum()):
         return run
@@ -152,7 +158,12 @@ def _folded(run: str) -> str:
         return run
     folded = unicodedata.normalize("NFKC", run)
     risky = (_FOUND, _RUNNING, _TAG, _TARGET)
-    return folded if any(len(rule.findall(folded)) > len(rule.findall(run)) for rule in risky) else run
+    if all(len(rule.findall(folded)) <= len(rule.findall(run)) for rule in risky):
+        return run
+    # Marks were checked before: one that only comes of this is none.
+    parts = _MARK.split(run)
+    parts[::2] = [_LIKE_MARK.sub(r"(\1)", unicodedata.normalize("NFKC", part)) for part in parts[::2]]
+    return "".join(parts)
 
 
 def _words(text: str, links: Links) -> str:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from policies.citations import Citation, CitationChecker, Evidence
-from policies.links import LinkFilter, Links, without_links
+from policies.links import CONTROL, LinkFilter, Links, without_links
+from policies.unseen import UnseenFilter
 
 
 class Outgoing:
-    """An answer on its way out, in pieces: each is held back until its marks and links are complete."""
+    """An answer on its way out, in pieces: each is held back until its marks and links are complete.
+
+    What nobody sees goes first: a mark with such a character within it must not become one behind the check.
+    """
 
     def __init__(self, evidence: Sequence[Evidence], links: Links) -> None:
+        self._seen = UnseenFilter()
         self._checker = CitationChecker(evidence)
         self._links = links
         self._filter = LinkFilter(links)
@@ -28,11 +33,12 @@ class Outgoing:
 
     def feed(self, piece: str) -> str:
         """Take the next piece of what a model writes. Returns what may leave by now, possibly nothing."""
-        return self._filter.feed(self._checker.feed(piece))
+        return self._filter.feed(self._checker.feed(self._seen.feed(CONTROL.sub(" ", piece))))
 
     def finish(self) -> str:
         """Return the rest."""
-        return self._filter.feed(self._checker.finish()) + self._filter.finish()
+        last = self._checker.feed(self._seen.finish()) + self._checker.finish()
+        return self._filter.feed(last) + self._filter.finish()
 
     def quoting(self, answer: str) -> str:
         """Take an answer that is made of quotes, whose marks hold already. Returns what may leave."""

@@ -23,6 +23,9 @@ _OTHERS = (
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
 )
 _UNSEEN = re.compile(rf"({_FLAG})|[{_JOINERS}{_SELECTORS}{_PLAIN}{_OTHERS}]+")
+_ONE = re.compile(rf"[{_JOINERS}{_SELECTORS}{_PLAIN}{_OTHERS}]")
+_MOST_HELD = 64
+"""No more of a run than its first characters may stay."""
 _UNREMARKABLE = re.compile(rf"[{_PLAIN}]")
 _JOINING = re.compile(
     # Arabic, Syriac, N'Ko, Indic, Thai, Lao, Tibetan, Myanmar; Khmer, Mongolian; Tai Tham, Balinese and others
@@ -49,6 +52,36 @@ def without_unseen(text: str) -> tuple[str, int]:
         return kept
 
     return _UNSEEN.sub(replaced, text), remarkable
+
+
+class UnseenFilter:
+    """`without_unseen` for a text that arrives in pieces: what it gives back, joined, is what the whole would give.
+
+    Only unseen characters at a piece's end are held back: what stands behind them decides whether they stay.
+    """
+
+    def __init__(self) -> None:
+        self._before = ""
+        self._held = ""
+
+    def feed(self, piece: str) -> str:
+        """Take the next piece. Returns the text that is complete by now, possibly none."""
+        text = self._before + self._held + piece
+        cut = len(text)
+        while cut and _ONE.match(text, cut - 1):
+            cut -= 1
+        if cut and text[cut - 1] == "\U0001f3f4":  # a flag may follow
+            cut -= 1
+        self._held = text[cut : cut + _MOST_HELD]
+        ready = without_unseen(text[:cut])[0][len(self._before) :]
+        self._before = text[max(cut - 1, 0) : cut]
+        return ready
+
+    def finish(self) -> str:
+        """Return the rest."""
+        rest = without_unseen(self._before + self._held)[0][len(self._before) :]
+        self._before = self._held = ""
+        return rest
 
 
 def _kept(run: str, before: str, after: str) -> str:
