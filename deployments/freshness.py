@@ -30,6 +30,7 @@ from ingest.chunking import Chunker
 from ingest.connector import Entry
 from ingest.freshness import Freshness as Keeper
 from ingest.freshness import Opened
+from ingest.hiding import hide_overdue
 from ingest.queues import follow_queue
 from ingest.report import Outcome
 from ingest.sandbox import Parser
@@ -84,7 +85,8 @@ class Freshness:
                 self._ledger.keep_source(settings.tenant, settings.name, uri_of(settings), config)
 
     def _run(self) -> None:
-        keeper = Keeper(self._ledger, self._open, self._tidy, follow_queue)
+        hide = partial(hide_overdue, ledger=self._ledger, store=self._store)
+        keeper = Keeper(self._ledger, self._open, self._tidy, follow_queue, hide)
         try:
             asyncio.run(keeper.run())
         except Exception:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +32,8 @@ from policies.labels import Label
 from policies.principals import Principal
 
 UPLOADS = "uploads"
+RULE_TRIES = 5
+_OVERTAKEN = "another version of this document was written at the same time; send it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ class Sync:
         except ModelsChanged:  # between the embedding and the writing
             outcome = await self._write(prepared)
         if outcome.status != "indexed":
-            raise Conflict("another version of this document was written at the same time; send it again")
+            raise Conflict(_OVERTAKEN)
         return outcome
 
     async def set_rule(
@@ -96,12 +100,10 @@ class Sync:
         """Change who may read; the label stays where none is given. `scope`: the sources for which the caller may.
 
         Raises `NotFound` for a document of another source, for one whose label is above the caller's clearance, and
-        unless the caller may read the document or uploaded it; `InvalidRequest` for a label above their clearance.
+        unless the caller may read the document or uploaded it; `InvalidRequest` for a label above their clearance;
+        `Conflict` where others change the document's rule again and again.
         """
-        held = await asyncio.to_thread(self._managed, caller, document_id, scope)
-        told = _within(caller, held.label if label is None else label)
-        await asyncio.to_thread(change_rights, document_id, replace(rule, label=told), self._ledger, self._store)
-        return held.document
+        return await asyncio.to_thread(self._set_rule, caller, document_id, rule, label, scope)
 
     async def delete(self, caller: Principal, document_id: str, scope: Scope) -> StoredDocument:
         """Delete. From the ledger's commit on no reader sees it; its rows go right after. Raises as `set_rule`."""
@@ -122,12 +124,30 @@ class Sync:
         return outcome
 
     async def _unchanged(self, outcome: Outcome, entry: Entry) -> Outcome:
-        if outcome.status == "unchanged":  # the same text may come under other rights
-            await asyncio.to_thread(change_rights, outcome.document_id, entry.ref.rule, self._ledger, self._store)
+        if outcome.status != "unchanged":
+            return outcome
+        ref = entry.ref  # the same text may come under other rights, but not over those that were given meanwhile
+        if not await asyncio.to_thread(
+            change_rights, ref.document_id, ref.rule, self._ledger, self._store, ref.seen_at
+        ):
+            raise Conflict(_OVERTAKEN)
         return outcome
+
+    def _set_rule(
+        self, caller: Principal, document_id: str, rule: AccessRule, label: Label | None, scope: Scope
+    ) -> StoredDocument:
+        # What the caller may do, and the label that stays, are those of the rule that is replaced, and of no earlier.
+        for _ in range(RULE_TRIES):
+            held = self._managed(caller, document_id, scope)
+            told = replace(rule, label=_within(caller, held.label if label is None else label))
+            with suppress(Conflict):
+                change_rights(document_id, told, self._ledger, self._store, instead_of=held.document.access_id)
+                return held.document
+        raise Conflict("the document's rule is being changed by others; send it again")
 
     def _entry(self, caller: Principal, upload: Upload, overwrite: Scope) -> Entry:
         content = upload.data if upload.inline is None else f"{upload.title}\n{upload.inline.text}".encode()
+        seen_at = time.time()  # before the label is read: what is changed from here on is later than this upload
         source, external_id = self._place(caller, upload.external_id, overwrite)
         label = self._label(caller, upload, document_id(caller.tenant, source, external_id))
         ref = DocumentRef(
@@ -139,6 +159,7 @@ class Sync:
             fingerprint=hashlib.sha256(content or b"").hexdigest(),
             rule=replace(upload.rule, label=label),
             size_bytes=len(content or b""),
+            seen_at=seen_at,
         )
         return stamped(Entry(ref=ref, location=upload.uri, inline=upload.inline), self._key)
 

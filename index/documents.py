@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select
 
 from index.access_rules import AccessRules
 from index.database import Database
@@ -51,6 +51,13 @@ class Documents:
         while page := self._rows(rows.where(documents.c.document_id > after)):
             yield from (KnownDocument(*row) for row in page)
             after = page[-1].document_id
+
+    def first_indexed(self, source_id: int) -> float | None:
+        """When the first of a source's documents that are not deleted came, in Unix seconds; none: it has none."""
+        first = select(func.min(documents.c.created_at))
+        first = first.where(documents.c.source_id == source_id, documents.c.deleted.is_(False))
+        found: float | None = self._database.read(lambda connection: connection.scalar(first))
+        return found
 
     def get(self, caller: Principal, document_id: str) -> DocumentRecord | None:
         """Give a document that the caller may read; `None` for unknown and forbidden alike."""

@@ -52,7 +52,7 @@ from index.sessions import Sessions
 from index.source_runs import SourceRuns
 from index.sources import Sources
 from policies.access import AccessRule
-from policies.errors import NotFound, Unavailable
+from policies.errors import Conflict, NotFound, Unavailable
 
 Item = TypeVar("Item", NewVersion, WrittenVersion)
 
@@ -90,6 +90,7 @@ class Ledger:
         self.known_of = self._documents.known_of
         self.known_below = self._documents.known_below
         self.known = self._documents.known
+        self.first_indexed = self._documents.first_indexed
         self.get = self._documents.get
         self.list = self._documents.list
         self.find = self._documents.find
@@ -179,11 +180,14 @@ class Ledger:
 
         return self._database.write(work)
 
-    def set_rule(self, document_id: str, rule: AccessRule, seen_at: float | None = None) -> RuleChange:
+    def set_rule(
+        self, document_id: str, rule: AccessRule, seen_at: float | None = None, instead_of: int | None = None
+    ) -> RuleChange:
         """Give a document another rule. It holds at once: chunks that carry the old id no longer pass the gate.
 
         `seen_at`: when the source said so; what it was heard to say later stays. Without it, it holds whatever the
-        clocks say. Raises `NotFound` for a document that is unknown or deleted.
+        clocks say. `instead_of`: the id of the rule that the caller went by; where another holds by now, nothing is
+        changed and `Conflict` is raised. Raises `NotFound` for a document that is unknown or deleted.
         """
         stored = self.document(document_id)
         if stored is None or stored.deleted:
@@ -194,11 +198,14 @@ class Ledger:
             document = _lock(connection, document_id)
             if document is None or document.deleted:
                 raise NotFound(f"no document {document_id}")
+            held: int = document.access_id
+            if instead_of is not None and held != instead_of:
+                raise Conflict("another rule was given to this document at the same time")
             if seen_at is not None and document.seen_at > seen_at:
-                return RuleChange(document.access_id, document.access_id, document.version, document.chunk_count)
+                return RuleChange(held, held, document.version, document.chunk_count, held == access_id)
             heard = max(time.time(), document.seen_at) if seen_at is None else seen_at
             _update(connection, document_id, {"access_id": access_id, "updated_at": time.time(), "seen_at": heard})
-            return RuleChange(document.access_id, access_id, document.version, document.chunk_count)
+            return RuleChange(held, access_id, document.version, document.chunk_count)
 
         return self._database.write(work)
 

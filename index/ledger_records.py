@@ -123,12 +123,13 @@ class RuleSeen(NamedTuple):
 
 
 class RuleChange(NamedTuple):
-    """What `set_rule` did. `version` is None when no chunk is live yet."""
+    """What `set_rule` did. `version` is None when no chunk is live yet; `holds`: the rule is the document's now."""
 
     old_access_id: int
     new_access_id: int
     version: int | None
     chunk_count: int
+    holds: bool = True
 
 
 @dataclass(frozen=True, slots=True)

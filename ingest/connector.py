@@ -1,6 +1,7 @@
 """The seam between rayrag and what holds documents: a connector lists, looks, fetches and may watch.
 
-    list ──▶ Entry | Gone …, then Mark ──▶ plan (against the ledger) ──▶ created, updated, deleted, access_changed
+    list ──▶ Entry | Gone | Unreadable …, then Mark ──▶ plan (against the ledger)
+                                                         ──▶ created, updated, deleted, access_changed
     watch, webhooks, queues ──▶ "look" ──▶ look ──▶ Entry | Gone … ──▶ the same plan
 
 An event never carries content or rights: it says where to look, and both are read from the source. A connector maps
@@ -61,6 +62,18 @@ class Gone:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Who may read what lies below cannot be told: nobody may, until a listing can tell again. None of it is gone.
+
+    `below` is how the ids begin, and never empty: for the whole source, `RightsUnreadable` is raised. `reason`: for
+    people.
+    """
+
+    below: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Mark:
     """The end of a listing that was read to its end.
 
@@ -84,8 +97,8 @@ class Connector(Protocol):
         """Reach the source and see that the credentials suffice for listing, reading and reading rights."""
         ...
 
-    def list(self, cursor: str | None) -> Iterator[Entry | Gone | Mark]:
-        """Name the documents; a `Mark` comes last.
+    def list(self, cursor: str | None) -> Iterator[Entry | Gone | Unreadable | Mark]:
+        """Name the documents; a `Mark` comes last. A part whose rights cannot be told is said to be `Unreadable`.
 
         With a `cursor` of an earlier mark: at least what changed since, in content, name or rights. Without one, or
         where the source does not know the cursor any more: everything, and the mark is `complete`.
@@ -93,7 +106,7 @@ class Connector(Protocol):
         ...
 
     def look(self, external_ids: Sequence[str]) -> Iterator[Entry | Gone]:
-        """Name these documents as they are now, `Gone` for one that is not there.
+        """Name these documents as they are now, `Gone` for one that is not there. Also raises `RightsUnreadable`.
 
         An id may stand for several documents (a folder, a file of rows): those are named then, after a `Gone` with
         `below`, so that what lay there before goes.

@@ -93,12 +93,14 @@ class Freshness:
         open_source: Callable[[StoredSource], Opened],
         tidy: Callable[[], None],
         follow_queue: Follow,
+        hide_overdue: Callable[[StoredSource], None],
     ) -> None:
-        """`tidy` is called now and then, and when a source was dropped."""
+        """`tidy` is called now and then, and when a source was dropped. `hide_overdue`: where one cannot be opened."""
         self._ledger = ledger
         self._open = open_source
         self._tidy = tidy
         self._follow_queue = follow_queue
+        self._hide_overdue = hide_overdue
         self._tidy_at = 0.0
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="source")
         self._own_threads = ThreadPoolExecutor(2, thread_name_prefix="keeper")  # sources may keep all of theirs busy
@@ -149,6 +151,7 @@ class Freshness:
         except Exception as error:
             self._reopen_at[source.source_id] = time.monotonic() + REOPEN_S
             log.warning("%s: %s", source.name, _words(error), exc_info=_unforeseen(error))
+            await self._own(partial(self._hide_overdue, source))
             await self._own(partial(self._ledger.run_fails, source.source_id, _words(error), time.time() + REOPEN_S))
             return
         kept = KeptSource(source, opened, self._ledger, self._thread)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from index.ledger_records import KnownDocument
-from ingest.connector import Entry, Gone, Mark
+from ingest.connector import Entry, Gone, Mark, Unreadable
 from policies.access import AccessRule
 
 TWICE = "the same id twice in this source"
@@ -45,12 +45,16 @@ class SyncPlan:
         return len(self.rights)
 
 
-def last_words(items: Iterable[Entry | Gone | Mark]) -> list[Entry | Gone | Mark]:
+def last_words(items: Iterable[Entry | Gone | Unreadable | Mark]) -> list[Entry | Gone | Unreadable | Mark]:
     """Keep of a listing of changes what it says last of each document: it may tell a history."""
     said: dict[tuple[str, bool], Entry | Gone] = {}
+    unreadable: list[Unreadable] = []
     for item in items:
         if isinstance(item, Mark):
-            return [*said.values(), item]
+            return [*said.values(), *unreadable, item]
+        if isinstance(item, Unreadable):
+            unreadable.append(item)
+            continue
         external_id = item.external_id if isinstance(item, Gone) else item.ref.external_id
         # A file of rows is gone with what lay below it, and then named: an entry does not take that back.
         of_all = isinstance(item, Gone) and item.below
@@ -58,27 +62,33 @@ def last_words(items: Iterable[Entry | Gone | Mark]) -> list[Entry | Gone | Mark
         if of_all:
             said.pop((external_id, True), None)
         said[external_id, of_all] = item
-    return list(said.values())
+    return [*said.values(), *unreadable]
 
 
 def plan(
-    listing: Iterable[Entry | Gone | Mark], known: Mapping[str, KnownDocument], rule_id: Callable[[AccessRule], int]
+    listing: Iterable[Entry | Gone | Unreadable | Mark],
+    known: Mapping[str, KnownDocument],
+    rule_id: Callable[[AccessRule], int],
 ) -> SyncPlan:
     """Compare a listing with what the ledger knows of the source.
 
     `known` is keyed by document id; `rule_id` interns a rule. Where the listing ends in a mark that it is complete,
     what it does not name is deleted, else only what it says is gone. Entries that share an id are rejected, all of
-    them.
+    them. With what lies below something unreadable nothing is done at all: that is hidden, and none of the plan's.
     """
     result = SyncPlan()
     seen: set[str] = set()
     same: set[str] = set()
     again: dict[str, Entry] = {}
     gone: dict[str, bool] = {}
+    unreadable: tuple[str, ...] = ()
     for entry in listing:
         if isinstance(entry, Mark):
             result.mark = entry
             break
+        if isinstance(entry, Unreadable):
+            unreadable += (entry.below,)
+            continue
         if isinstance(entry, Gone):
             gone[entry.external_id] = gone.get(entry.external_id, False) or entry.below
             continue
@@ -88,9 +98,10 @@ def plan(
         seen.add(document_id)
         if _is_same(entry, known.get(document_id), rule_id, result):
             same.add(document_id)
+    _leave_out(unreadable, same, known, result)
     _withdraw(again, same, known, result)
     result.unchanged = len(same)
-    unnamed = sorted(set(known) - seen)
+    unnamed = sorted(key for key in set(known) - seen if not known[key].external_id.startswith(unreadable))
     below = {external_id for external_id, all_below in gone.items() if all_below}
     complete = result.mark is not None and result.mark.complete
     result.deleted = [key for key in unnamed if complete or _is_gone(known[key].external_id, gone, below)]
@@ -125,6 +136,17 @@ def _is_same(
         (result.rights if same_text else result.narrowed).append(entry)
         return False
     return same_text
+
+
+def _leave_out(
+    unreadable: tuple[str, ...], same: set[str], known: Mapping[str, KnownDocument], result: SyncPlan
+) -> None:
+    """Take back what was named below something unreadable before that was found out."""
+    if not unreadable:
+        return
+    same.difference_update([key for key in same if known[key].external_id.startswith(unreadable)])
+    for entries in (result.process, result.rights, result.narrowed, result.relabelled, result.rejected):
+        entries[:] = [entry for entry in entries if not entry.ref.external_id.startswith(unreadable)]
 
 
 def _withdraw(again: Mapping[str, Entry], same: set[str], known: Mapping[str, KnownDocument], result: SyncPlan) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
@@ -18,13 +18,13 @@ from urllib.parse import unquote
 from index.ledger import Ledger
 from index.ledger_records import KnownDocument, RuleSeen
 from index.vectors import Rows
-from ingest.connector import Connector, Entry, Gone, Mark
+from ingest.connector import Connector, Entry, Gone, Mark, Unreadable
+from ingest.hiding import EVERYTHING, hide, is_overdue, let_rows_follow
 from ingest.plan import SyncPlan, last_words, plan
 from ingest.report import Outcome, Report
 from ingest.source_settings import SourceSettings
 from ingest.stages import change_rights, narrowed, repoint, stamped, sweep
-from policies.access import NOBODY
-from policies.errors import NotFound, RayragError, RightsUnreadable, SourceUnavailable
+from policies.errors import NotFound, RightsUnreadable, SourceUnavailable
 
 Process = Callable[[list[Entry]], Iterator[Outcome]]
 """Brings new text into the index: one outcome for each entry, in any order, as they come."""
@@ -38,7 +38,7 @@ MANY = 3
 class _Heard:
     """What a listing, or a look, said. `told_at`: when somebody made the change known."""
 
-    items: Iterable[Entry | Gone | Mark]
+    items: Iterable[Entry | Gone | Unreadable | Mark]
     known: Mapping[str, KnownDocument]
     began_at: float
     told_at: float | None = None
@@ -83,16 +83,20 @@ class SourceSync:
         """Follow what changed since the last listing that ended well; with `full`, everything.
 
         The cursor moves when the index has it all: not while a document could not be read for its source's sake
-        (`Report.unread`). Raises as the connector's `list` does, and `Unavailable`.
+        (`Report.unread`). Raises as the connector's `list` does, and `Unavailable`; and `RightsUnreadable` where that
+        is so of a part of the source, when all is done that the rest asks for.
         """
         began_at = time.time()
         self._ledger.run_begins(self.source_id)
-        with self._hiding(began_at):
+        with self._hiding(began_at) as unreadable:
             heard = self._heard(None if full else self._cursor(), began_at)
-            todo = self._plan(heard)
-        if todo.mark is None:
-            raise SourceUnavailable(f"{self._settings.name}: its listing broke off")
+            todo = self._plan(heard, unreadable)
+            if todo.mark is None:
+                raise SourceUnavailable(f"{self._settings.name}: its listing broke off")
         report = self._apply(todo, heard)
+        if unreadable:
+            more = f"; and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
+            raise RightsUnreadable(unreadable[0].reason + more, unreadable[0].below)
         if report.unread:
             first = next((each.reason for each in report.errors), "others were faster")
             self._ledger.run_fails(self.source_id, f"{report.unread} documents could not be read: {first}")
@@ -108,34 +112,31 @@ class SourceSync:
         with self._hiding(began_at):
             items = list(self._connector.look(external_ids))
         heard = _Heard(last_words(items), self._known_of(items), began_at, told_at)
-        return self._apply(self._plan(heard), heard)
+        return self._apply(self._plan(heard, []), heard)
 
     @contextmanager
-    def _hiding(self, began_at: float) -> Iterator[None]:
+    def _hiding(self, began_at: float) -> Iterator[MutableSequence[Unreadable]]:
         """Hide documents from everyone where the source's rights cannot be read, or were not for `rights_s`.
 
-        The error goes on: it is the source's state. The next listing that ends well names everything, and gives each
-        document its readers back; nothing is embedded for it.
+        Gives a list for the parts that are found unreadable. An error goes on: it is the source's state. The next
+        listing that ends well names everything, and gives each document its readers back; nothing is embedded for it.
         """
+        unreadable: MutableSequence[Unreadable] = []
+        settings, ledger = self._settings, self._ledger
         try:
-            yield
-        except RightsUnreadable as error:
-            self._hide(error.below, began_at)
+            yield unreadable
+        except Exception as error:  # also what nobody foresaw: the source told nothing
+            below = [each.below for each in unreadable]
+            if isinstance(error, RightsUnreadable):
+                below.append(error.below)
+            elif is_overdue(ledger, self.source_id, settings.rights_s, began_at):
+                below.extend(EVERYTHING)
+            if below:
+                hide(ledger, settings.tenant, self.source_id, below, began_at)
+                let_rows_follow(ledger, self._store, self.source_id)
             raise
-        except RayragError:
-            run, limit_s = self._ledger.source_run(self.source_id), self._settings.rights_s
-            if limit_s is not None and run is not None and run.as_of is not None and began_at - run.as_of > limit_s:
-                self._hide("", began_at)
-            raise
-
-    def _hide(self, below: str, began_at: float) -> None:
-        tenant_id = self._ledger.tenant_id(self._settings.tenant)
-        nobody = self._ledger.intern_rule(tenant_id, NOBODY)
-        known = self._known(self._ledger.known(self.source_id)).values()
-        hidden = [each for each in known if each.external_id.startswith(below) and each.access_id != nobody]
-        if hidden:
-            self._ledger.forget_cursor(self.source_id)  # first: were it kept, nothing would show them again
-            self._ledger.set_rules(tenant_id, [RuleSeen(each.document_id, NOBODY, began_at) for each in hidden])
+        if unreadable:  # the rows follow with those of all others
+            hide(ledger, settings.tenant, self.source_id, [each.below for each in unreadable], began_at)
 
     def _heard(self, cursor: str | None, began_at: float) -> _Heard:
         if cursor is None:
@@ -146,10 +147,17 @@ class SourceSync:
             return _Heard(items, self._known(self._ledger.known(self.source_id)), began_at)
         return _Heard(last_words(items), self._known_of(items), began_at)
 
-    def _plan(self, heard: _Heard) -> SyncPlan:
+    def _plan(self, heard: _Heard, unreadable: MutableSequence[Unreadable]) -> SyncPlan:
         tenant_id = self._ledger.tenant_id(self._settings.tenant)
-        listing = (self._ours(item) if isinstance(item, Entry) else item for item in heard.items)
-        return plan(listing, heard.known, lambda rule: self._ledger.intern_rule(tenant_id, rule))
+        return plan(self._told(heard, unreadable), heard.known, lambda rule: self._ledger.intern_rule(tenant_id, rule))
+
+    def _told(
+        self, heard: _Heard, unreadable: MutableSequence[Unreadable]
+    ) -> Iterator[Entry | Gone | Unreadable | Mark]:
+        for item in heard.items:
+            if isinstance(item, Unreadable):
+                unreadable.append(item)  # at once: what comes next may be an error
+            yield self._ours(item) if isinstance(item, Entry) else item
 
     def _ours(self, entry: Entry) -> Entry:
         """Spell an entry's rule in the names of tokens: no rule of a source comes any other way."""
@@ -237,11 +245,11 @@ class SourceSync:
     def _known(self, documents: Iterable[KnownDocument]) -> dict[str, KnownDocument]:
         return {document.document_id: document for document in documents}
 
-    def _known_of(self, items: Sequence[Entry | Gone | Mark]) -> dict[str, KnownDocument]:
+    def _known_of(self, items: Sequence[Entry | Gone | Unreadable | Mark]) -> dict[str, KnownDocument]:
         below = [item.external_id for item in items if isinstance(item, Gone) and item.below]
         if len(below) > MANY:
             return self._known(self._ledger.known(self.source_id))
-        named = (item for item in items if not isinstance(item, Mark))
+        named = (item for item in items if isinstance(item, Entry | Gone))
         names = {item.external_id if isinstance(item, Gone) else item.ref.external_id for item in named}
         known = self._known(self._ledger.known_of(self.source_id, sorted(names)))
         for external_id in below:

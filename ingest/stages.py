@@ -223,15 +223,22 @@ def sweep(ledger: Ledger, store: Rows, document_ids: Sequence[str] | None = None
 
 
 def change_rights(
-    document_id: str, rule: AccessRule, ledger: Ledger, store: Rows, seen_at: float | None = None
-) -> None:
+    document_id: str,
+    rule: AccessRule,
+    ledger: Ledger,
+    store: Rows,
+    seen_at: float | None = None,
+    instead_of: int | None = None,
+) -> bool:
     """Give a document another access rule. The ledger's gate holds at once; then its rows follow, embedding nothing.
 
-    `seen_at`: when the source said so; none: now. What it said later stays.
+    `seen_at`: when the source said so; none: now. What it said later stays, and false is given where that is another
+    rule. `instead_of` and what is raised: as `Ledger.set_rule`.
     """
-    change = ledger.set_rule(document_id, rule, seen_at)
+    change = ledger.set_rule(document_id, rule, seen_at, instead_of)
     if change.version is not None and change.new_access_id != change.old_access_id:
         repoint(RowsToRepoint(document_id, change.version, change.chunk_count, change.new_access_id), ledger, store)
+    return change.holds
 
 
 def narrowed(held: AccessRule, rule: AccessRule) -> AccessRule:

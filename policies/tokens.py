@@ -20,7 +20,7 @@ import jwt
 
 from policies.claims import read_claims
 from policies.errors import ConfigurationError, RayragError, TokenRejected
-from policies.issuers import Issuer, require_apart
+from policies.issuers import Issuer, require_apart, with_reserved_names
 from policies.keys import ALGORITHMS
 from policies.principals import Principal
 
@@ -65,6 +65,7 @@ class TokenVerifier:
         sessions: Issuer | None = None,
         session_prefixes: Collection[str] = (),
     ) -> None:
+        issuers = with_reserved_names(issuers)
         trusted = [*issuers, *([sessions] if sessions else [])]
         self._issuers = {issuer.issuer: issuer for issuer in trusted}
         if len(self._issuers) != len(trusted) or not issuers:

@@ -19,7 +19,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from ingest.connector import Entry, Gone, Mark
+from ingest.connector import Entry, Gone, Mark, Unreadable
 from ingest.connectors.filesystem_look import FolderShelf
 from ingest.connectors.filesystem_opening import open_regular
 from ingest.connectors.filesystem_visit import Place, Visit, version_of, why
@@ -70,7 +70,7 @@ class FilesystemConnector:
         except SourceUnavailable as error:
             raise ConfigurationError(error.detail) from error
 
-    def list(self, cursor: str | None) -> Iterator[Entry | Gone | Mark]:
+    def list(self, cursor: str | None) -> Iterator[Entry | Gone | Unreadable | Mark]:
         """Name everything: there is no cursor, for a file system does not say what changed since."""
         place = self._place()
         visit = self._visit(place)

@@ -6,11 +6,12 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from ingest.connector import Entry
+from ingest.connector import Entry, Unreadable
 from ingest.connectors.filesystem_visit import MAX_DEPTH, Folder, Visit
 from ingest.folder_rules import is_left_out, path_parts
 from ingest.look import Found
 from ingest.rows import is_rows, row_files
+from policies.errors import RightsUnreadable
 
 
 class FolderShelf:
@@ -38,7 +39,7 @@ class FolderShelf:
         name = parts[-1]
         item = folder.contents.items[name]
         is_regular = item is not None and not isinstance(item, OSError) and stat.S_ISREG(item.st_mode)
-        entries = self._visit.named(folder, name)
+        entries = self._named(folder, name)
         return Found(entries, is_many=item is None or is_rows(name), has_rows=is_regular and is_rows(name))
 
     def beside(self, path: str) -> Iterator[Entry]:
@@ -47,7 +48,13 @@ class FolderShelf:
         if parts is not None and folder is not None:
             for name in sorted(folder.contents.items):
                 if name.startswith(f"{parts[-1]}#"):
-                    yield from self._visit.named(folder, name)
+                    yield from self._named(folder, name)
+
+    def _named(self, folder: Folder, name: str) -> Iterator[Entry]:
+        for item in self._visit.named(folder, name):
+            if isinstance(item, Unreadable):  # whoever asked for a few paths asks again; a listing goes on without it
+                raise RightsUnreadable(item.reason, item.below)
+            yield item
 
     def _folder(self, parts: Sequence[str]) -> Folder | None:
         prefix, folder = "", self._folders[""]

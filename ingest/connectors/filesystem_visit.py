@@ -13,7 +13,7 @@ from typing import IO
 from index.document import DocumentRef
 from ingest.acl_file import ACL_FILE
 from ingest.acl_file import MAX_BYTES as MAX_ACL_BYTES
-from ingest.connector import Entry
+from ingest.connector import Entry, Unreadable
 from ingest.connectors.filesystem_opening import ITSELF, Contents, open_regular, read_folder
 from ingest.connectors.filesystem_rights import Bits, SystemAccounts, readers
 from ingest.folder_rules import FolderRules, is_left_out, is_utf8, refuse_misnamed_acl
@@ -63,8 +63,11 @@ class Visit:
         self._by_bits: dict[tuple[Bits, ...], AccessRule] = {}
         self._seen_at = time.time()
 
-    def everything(self) -> Iterator[Entry]:
-        """Name all documents in a fixed order, as they are found; no file but JSONL and `acl.yaml` is opened."""
+    def everything(self) -> Iterator[Entry | Unreadable]:
+        """Name all documents in a fixed order, as they are found; no file but JSONL and `acl.yaml` is opened.
+
+        Raises `RightsUnreadable` for the outermost folder alone.
+        """
         yield from self._below(self.open_root())
 
     def open_root(self, wanted: frozenset[str] | None = None) -> Folder:
@@ -97,8 +100,11 @@ class Visit:
             bits = bits if own in bits else (*bits, own)  # folders that say the same are one
         return Folder(path, prefix, contents, rules, bits)
 
-    def named(self, folder: Folder, name: str) -> Iterator[Entry]:
-        """Name what this stands for in a folder that was read: a document, its rows, or all that is under it."""
+    def named(self, folder: Folder, name: str) -> Iterator[Entry | Unreadable]:
+        """Name what this stands for in a folder that was read: a document, its rows, or all that is under it.
+
+        Of a folder whose rights cannot be read nothing is named, and the others go on.
+        """
         if is_left_out(name):
             return
         item = folder.contents.items[name]
@@ -109,7 +115,11 @@ class Visit:
             rule = folder.rules.rule_for(external_id) or self._default
             yield self._error(external_id, f"more than {MAX_DEPTH} folders deep", rule)
         else:
-            deeper = self.open(f"{folder.prefix}{name}/", folder)
+            try:
+                deeper = self.open(f"{folder.prefix}{name}/", folder)
+            except RightsUnreadable as error:
+                yield Unreadable(error.below, error.detail)
+                return
             if deeper is not None:
                 yield from self._below(deeper)
 
@@ -132,7 +142,7 @@ class Visit:
         else:
             yield from self._document(name, "", place.uri, str(place.root), status, rule)
 
-    def _below(self, folder: Folder) -> Iterator[Entry]:
+    def _below(self, folder: Folder) -> Iterator[Entry | Unreadable]:
         """Name what is in a folder, and what lies deeper, by name."""
         for name in sorted(folder.contents.items):
             yield from self.named(folder, name)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from ingest.connector import Entry, Gone, Mark
+from ingest.connector import Entry, Gone, Mark, Unreadable
 from ingest.connectors.filesystem import local_path
 from ingest.connectors.listed_version import is_listed
 from ingest.connectors.store_asking import Answer, Asking
@@ -101,7 +101,7 @@ class StoreConnector:
             if first is not None and self._settings.acl_tag is not None and isinstance(tree, Bucket):
                 tree.tags(first)
 
-    def list(self, cursor: str | None) -> Iterator[Entry | Gone | Mark]:
+    def list(self, cursor: str | None) -> Iterator[Entry | Gone | Unreadable | Mark]:
         """Name everything: there is no cursor, for a store does not say what changed since."""
         with self._telling():
             tree = self._tree()

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from index.document import DocumentRef
 from ingest.acl_file import ACL_FILE
 from ingest.acl_file import MAX_BYTES as MAX_ACL_BYTES
-from ingest.connector import Entry
+from ingest.connector import Entry, Unreadable
 from ingest.connectors.store_rights import tagged_rule, with_tags
 from ingest.connectors.store_tree import Bucket, Stored, Tree
 from ingest.folder_rules import FolderRules, is_left_out, path_parts, refuse_misnamed_acl
@@ -35,10 +35,20 @@ class StoreVisit:
         self._acl: dict[str, Stored] = {}
         self._rules: dict[str, FolderRules] = {}
         self._kept: dict[str, bool] = {"": True}
+        self._goes_on = False
+        self._unreadable: dict[str, str] = {}
+        self._hidden: tuple[str, ...] = ()
+        """The keys of `_unreadable`."""
 
-    def everything(self) -> Iterator[Entry]:
-        """Name all documents in a fixed order. All objects are listed first: rights may stand in any of them."""
+    def everything(self) -> Iterator[Entry | Unreadable]:
+        """Name all documents in a fixed order. All objects are listed first: rights may stand in any of them.
+
+        Of a folder whose rights cannot be read nothing is named, and the others go on. Raises `RightsUnreadable` for
+        the whole source alone.
+        """
+        self._goes_on = True
         yield from self._entries(self._under(""))
+        yield from (Unreadable(below, reason) for below, reason in self._unreadable.items())
 
     def alone(self, stored: Stored) -> Iterator[Entry]:
         """Name the object that is the whole source, or its rows by their bare ids."""
@@ -75,11 +85,15 @@ class StoreVisit:
         found: list[Stored] = []
         for stored in objects:
             *folders, name = stored.path.split("/")
-            if not self._is_kept(folders):
+            try:
+                if not self._is_kept(folders):
+                    continue
+                if not name and not (folders and stored.size):
+                    continue  # what some programs leave to stand for a folder
+                self._refuse_misnamed([*folders, name])
+            except RightsUnreadable as error:
+                self._cannot_tell(error)
                 continue
-            if not name and not (folders and stored.size):
-                continue  # what some programs leave to stand for a folder
-            self._refuse_misnamed([*folders, name])
             if name == ACL_FILE:
                 self._acl["".join(f"{folder}/" for folder in folders)] = stored
             elif not is_left_out(name):
@@ -98,6 +112,13 @@ class StoreVisit:
             kept = self._kept[prefix] = not any(map(is_left_out, folders))
         return kept
 
+    def _cannot_tell(self, error: RightsUnreadable) -> None:
+        """Note a folder whose rights cannot be read. Raises the error where that is no reason to go on."""
+        if not self._goes_on or not error.below:
+            raise error
+        self._unreadable.setdefault(error.below, error.detail)
+        self._hidden = tuple(self._unreadable)
+
     def _refuse_misnamed(self, parts: list[str]) -> None:
         for at, name in enumerate(parts):
             refuse_misnamed_acl((name,), "".join(f"{folder}/" for folder in parts[:at]))
@@ -105,10 +126,20 @@ class StoreVisit:
     # ---- who reads them
 
     def _entries(self, objects: Iterable[Stored]) -> Iterator[Entry]:
-        said = ((stored, self._rule_of_folders(stored.path)) for stored in objects)
-        for stored, rule in self._with_rules(said):
+        for stored, rule in self._with_rules(self._with_folder_rules(objects)):
             path = stored.path
             yield from self._documents(stored, path, f"{path}#", f"{self._uri}/{path}", rule)
+
+    def _with_folder_rules(self, objects: Iterable[Stored]) -> Iterator[tuple[Stored, AccessRule | None]]:
+        for stored in objects:
+            if stored.path.startswith(self._hidden):
+                continue
+            try:
+                rule = self._rule_of_folders(stored.path)
+            except RightsUnreadable as error:
+                self._cannot_tell(error)
+                continue
+            yield stored, rule
 
     def _with_rules(self, objects: Iterable[tuple[Stored, AccessRule | None]]) -> Iterator[tuple[Stored, AccessRule]]:
         """Complete what no `acl.yaml` says by the objects' tags; what is gone meanwhile is left out."""

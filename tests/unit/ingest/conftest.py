@@ -11,7 +11,7 @@ import pytest
 
 from index.document import Chunk
 from index.ledger import Ledger
-from ingest.connector import Entry, Gone, InlineDocument, Mark
+from ingest.connector import Entry, Gone, InlineDocument, Mark, Unreadable
 from ingest.source_settings import SourceSettings
 from ingest.source_sync import SourceSync
 from ingest.stages import Preparation, process
@@ -61,6 +61,7 @@ class Desk:
         self.broken: Exception | None = None
         self.unreadable: set[str] = set()
         self.breaks_off = False
+        self.closed: list[str] = []  # what begins so has rights that cannot be read
         self.asked: list[str | None] = []
         self.incremental = True
         self.changed_at: float | None = None
@@ -90,7 +91,9 @@ class Desk:
         if self.broken:
             raise self.broken
         if cursor is None or not self.incremental:
-            yield from [self.entry(name) for name in sorted(self.documents)]
+            closed = tuple(self.closed)
+            yield from [Unreadable(below, f"{below}acl.yaml: entry 1") for below in closed]
+            yield from [self.entry(name) for name in sorted(self.documents) if not name.startswith(closed)]
         else:
             for change in self.changes[int(cursor) :]:
                 yield change if isinstance(change, Entry) else self.now(change)

@@ -57,6 +57,7 @@ class Desk:
         self.ledger = Ledger(url)
         self.scripts: dict[str, Script] = {}
         self.tidied = 0
+        self.hidden: list[str] = []
 
     def add(self, name: str, **settings: object) -> Script:
         given = SourceSettings(name=name, tenant="acme", **{"poll_s": 1000, **settings})
@@ -70,10 +71,13 @@ class Desk:
     def tidy(self) -> None:
         self.tidied += 1
 
+    def hide(self, stored) -> None:
+        self.hidden.append(stored.name)
+
     async def no_queue(self, settings, hint) -> None: ...
 
     async def during(self, what) -> None:
-        keeper = asyncio.create_task(Freshness(self.ledger, self.open, self.tidy, self.no_queue).run())
+        keeper = asyncio.create_task(Freshness(self.ledger, self.open, self.tidy, self.no_queue, self.hide).run())
         try:
             await asyncio.wait_for(what(), 60)
         finally:
@@ -277,6 +281,7 @@ def test_a_source_that_could_not_be_opened_is_opened_later(desk, monkeypatch):
 
     asyncio.run(desk.during(what))
     assert not failures
+    assert desk.hidden == ["wiki", "wiki"], "where its rights are too old"
 
 
 def test_a_source_whose_task_ended_by_a_fault_of_ours_is_started_again(desk, monkeypatch):

@@ -9,7 +9,7 @@ import fsspec
 import pytest
 
 from index.document import DocumentRef
-from ingest.connector import Connector, Entry
+from ingest.connector import Connector, Entry, Unreadable
 from ingest.connectors.store_tree import is_link
 from ingest.place import place_settings
 from ingest.sources import open_connector
@@ -89,11 +89,11 @@ def test_listing_opens_no_document(tmp_path: Path) -> None:
 def test_listing_streams(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("x")
     (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "acl.yaml").write_text("broken: [")
-    entries = stream(tmp_path)
-    assert next(entries).ref.external_id == "a.md"
-    with pytest.raises(ConfigurationError):
-        next(entries)
+    items = place(tmp_path).list(None)
+    first = next(items)
+    assert isinstance(first, Entry) and first.ref.external_id == "a.md"
+    (tmp_path / "b" / "acl.yaml").write_text("broken: [")  # and only now it is read
+    assert isinstance(next(items), Unreadable)
 
 
 def test_hidden_files_acl_and_litter_are_no_documents(tmp_path: Path) -> None:
@@ -149,8 +149,8 @@ def test_broken_or_misnamed_acl_file_fails_the_run(tmp_path: Path, name: str) ->
 def test_acl_file_in_a_folder_is_named_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "hr").mkdir()
     (tmp_path / "hr" / "acl.yaml").write_text("- {path: a, alow: []}")
-    with pytest.raises(ConfigurationError, match=r"^hr/acl\.yaml: entry 1"):
-        listed(tmp_path)
+    [unreadable, _] = place(tmp_path).list(None)
+    assert isinstance(unreadable, Unreadable) and unreadable.reason.startswith("hr/acl.yaml: entry 1")
 
 
 def test_no_link_is_followed(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from index.document import DocumentRef
 from index.ledger_records import KnownDocument
-from ingest.connector import Entry, Mark
+from ingest.connector import Entry, Mark, Unreadable
 from ingest.plan import TWICE, plan
 from policies.access import NOBODY, AccessRule
 
@@ -109,3 +109,23 @@ def test_a_second_entry_cannot_widen_and_both_of_them_narrow():
 def test_an_entry_that_had_a_reason_of_its_own_keeps_it_when_its_id_comes_again():
     todo = made([entry("a", error="bad row"), entry("a")], [])
     assert [e.error for e in todo.rejected] == ["bad row", TWICE]
+
+
+def test_what_lies_below_something_unreadable_is_neither_named_nor_gone():
+    rows = [known(entry(name)) for name in ("b/same", "b/gone", "b/text", "b/rule", "b/moved", "bc", "out")]
+    moved = entry("b/moved")
+    listing = [
+        entry("b/same"),
+        entry("b/new"),
+        entry("b/text", "f2", ADA),
+        entry("b/rule", rule=ADA),
+        replace(moved, ref=replace(moved.ref, uri="elsewhere")),
+        entry("b/bad", error="no regular file"),
+        Unreadable("b/", "b/acl.yaml: entry 1"),
+        entry("b/same"),
+        entry("bc", rule=ADA),
+    ]
+    todo = made(listing, rows)
+    assert [each.ref.external_id for each in todo.rights] == ["bc"]
+    assert todo.deleted == [entry("out").ref.document_id]
+    assert (todo.process, todo.narrowed, todo.relabelled, todo.rejected, todo.unchanged) == ([], [], [], [], 0)

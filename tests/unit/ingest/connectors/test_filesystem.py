@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ingest.connector import Entry, Gone, Mark
+from ingest.connector import Entry, Gone, Mark, Unreadable
 from ingest.connectors.filesystem import FilesystemConnector, FilesystemSettings
 from ingest.connectors.filesystem_rights import Bits, readers
 from ingest.connectors.filesystem_watching import ids_to_look_at
@@ -113,10 +113,30 @@ def test_check_names_what_cannot_be_read(tmp_path: Path) -> None:
 def test_a_folder_whose_rights_cannot_be_read_is_named(tmp_path: Path, name: str, text: str) -> None:
     put(tmp_path / "hr" / "a.md")
     put(tmp_path / "hr" / name, text)
-    for seek in (lambda source: source.list(None), lambda source: source.look(["hr/a.md"])):
+    for path in ("hr/a.md", "hr"):
         with pytest.raises(RightsUnreadable) as caught:
-            list(seek(connector(tmp_path)))
+            looked(tmp_path, path)
         assert caught.value.below == "hr/"
+    put(tmp_path / "b.md")
+    [other, unreadable, mark] = connector(tmp_path).list(None)
+    assert isinstance(other, Entry) and other.ref.external_id == "b.md" and isinstance(mark, Mark)
+    assert isinstance(unreadable, Unreadable) and unreadable.below == "hr/" and name in unreadable.reason
+
+
+def test_folders_whose_rights_cannot_be_read_hold_up_no_others(tmp_path: Path) -> None:
+    for folder in ("a", "b", "b/deep", "c", "d/e"):
+        put(tmp_path / folder / "x.md")
+    for folder in ("b", "d/e"):
+        put(tmp_path / folder / "acl.yaml", "oops")
+    put(tmp_path / "b" / "deep" / "ACL.yaml", "[]")
+    items = list(connector(tmp_path).list(None))
+    assert list(entries([item for item in items if isinstance(item, Entry)])) == ["a/x.md", "c/x.md"]
+    assert [item.below for item in items if isinstance(item, Unreadable)] == ["b/", "d/e/"]
+    assert items[-1] == Mark(None, complete=True)
+    put(tmp_path / "acl.yaml", "oops")
+    with pytest.raises(RightsUnreadable) as caught:
+        list(connector(tmp_path).list(None))
+    assert caught.value.below == ""
 
 
 # ---- list

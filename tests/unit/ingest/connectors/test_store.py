@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+import re
 import threading
 import time
 import uuid
@@ -25,7 +26,7 @@ from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 from pydantic import ValidationError
 
-from ingest.connector import Entry, Gone, Mark
+from ingest.connector import Entry, Gone, Mark, Unreadable
 from ingest.connectors import store_tree
 from ingest.connectors.store import StoreConnector, StoreSettings
 from ingest.connectors.store_asking import Asking
@@ -222,9 +223,13 @@ def test_key_that_looks_like_a_version_of_another_is_read_itself(s3: S3) -> None
         ("docs/acl.yaml/x.md", "x", r"^acl\.yaml: no regular file"),
     ],
 )
-def test_rules_that_cannot_be_read_stop_the_listing(s3: S3, key: str, body: str, reason: str) -> None:
+def test_what_lies_under_rules_that_cannot_be_read_is_not_named(s3: S3, key: str, body: str, reason: str) -> None:
     s3.put("docs/hr/a.md")
     s3.put(key, body)
+    if key.startswith("docs/hr/"):
+        [unreadable, _] = s3.connector().list(None)
+        assert isinstance(unreadable, Unreadable) and re.match(reason, unreadable.reason)
+        return
     with pytest.raises(ConfigurationError, match=reason):
         listed(s3.connector())
 
@@ -565,10 +570,29 @@ def test_credentials_that_do_not_suffice_are_an_operators_matter(
 def test_folder_whose_acl_file_is_wrong_is_named(s3: S3) -> None:
     s3.put("docs/hr/a.md")
     s3.put("docs/hr/acl.yaml", "- {path: a.md, alow: []}")
-    for seek in (lambda source: source.list(None), lambda source: source.look(["hr/a.md"])):
-        with pytest.raises(RightsUnreadable, match="entry 1") as caught:
-            list(seek(s3.connector()))
-        assert caught.value.below == "hr/"
+    with pytest.raises(RightsUnreadable, match="entry 1") as caught:
+        list(s3.connector().look(["hr/a.md"]))
+    assert caught.value.below == "hr/"
+    [unreadable, mark] = s3.connector().list(None)
+    assert isinstance(unreadable, Unreadable) and isinstance(mark, Mark)
+    assert unreadable.below == "hr/" and "entry 1" in unreadable.reason
+
+
+def test_folders_whose_acl_files_are_wrong_hold_up_no_others(s3: S3) -> None:
+    for path in ("a/x.md", "b/x.md", "b/deep/x.md", "c/x.md", "d/e/A.md", "d/e/x.md", "f/x.md", "z.md"):
+        s3.put(f"docs/{path}")
+    s3.put("docs/b/acl.yaml", "oops")
+    s3.put("docs/d/e/ACL.yaml", "[]")
+    s3.put("docs/f/acl.yaml/x.md", "x")
+    items = list(s3.connector().list(None))
+    named = [item.ref.external_id for item in items if isinstance(item, Entry)]
+    assert named == ["a/x.md", "c/x.md", "z.md"]
+    assert sorted(item.below for item in items if isinstance(item, Unreadable)) == ["b/", "d/e/", "f/"]
+    assert items[-1] == Mark(None, complete=True)
+    s3.put("docs/acl.yaml", "oops")
+    with pytest.raises(RightsUnreadable) as caught:
+        list(s3.connector().list(None))
+    assert caught.value.below == ""
 
 
 def test_object_that_may_not_be_read_is_rejected(s3: S3, faults: Faults) -> None:
