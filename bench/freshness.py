@@ -187,6 +187,7 @@ def latency(desk: Desk, count: int) -> tuple[dict[str, Any], list[Figure]]:
     """Time from a saved file, and from a webhook's call, until a question finds the text."""
     watched, called = desk.home / "watched", desk.home / "called"
     secret = desk.home / "webhook_secret"
+    secret.touch(mode=0o600)  # one that others may read is refused
     secret.write_text(f"whsec_{SECRET}")
     desk.add("watched", watched, watch=True)
     desk.add("called", called, webhook={"secret_file": str(secret)})
