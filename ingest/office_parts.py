@@ -111,7 +111,9 @@ class Walk:
         self._part = part
         try:
             parser.Parse(part, True)
-        except (expat.ExpatError, _Refused, ValueError, LookupError) as error:
+        except _Refused as error:
+            raise DocumentRejected(f"refused for safety: {error}") from error
+        except (expat.ExpatError, ValueError, LookupError) as error:
             raise DocumentRejected("damaged: a part of it is no well-formed XML") from error
         return True
 
@@ -129,7 +131,7 @@ class Walk:
         local = name.rpartition(" ")[2]
         self.path.append(local)
         if len(self.path) > MAX_DEPTH:
-            raise _Refused
+            raise _Refused(f"a part of it is nested deeper than {MAX_DEPTH} elements")
         self._starts.append(self._parser.CurrentByteIndex)
         own = {"", name.rpartition(" ")[0]}  # another vocabulary's attribute of the same name must not stand for it
         keys = sorted(attributes, key=lambda key: key.rpartition(" ")[0] in own) if len(attributes) > 1 else attributes
@@ -145,7 +147,7 @@ class Walk:
         self.path.pop()
 
     def _refuse(self, *_: object) -> None:
-        raise _Refused
+        raise _Refused("a part of it declares a document type")
 
 
 class _Refused(Exception):
