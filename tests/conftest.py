@@ -18,12 +18,16 @@ from typing import Any, TypeVar
 
 import psycopg
 import pytest
+from hypothesis import settings
 
 from cluster import milvus
 from tests.ldap_server import LdapServer
 from tests.servers import Server, nats_server, redis_server
 
 AnyServer = TypeVar("AnyServer", bound=Server)
+# How long an example takes is the machine's affair.
+settings.register_profile("rayrag", deadline=None)
+settings.load_profile("rayrag")
 CLIENT = "pymilvus.client.grpc_handler.GrpcHandler"
 
 

@@ -176,13 +176,13 @@ def test_what_the_source_says_itself_is_looked_at(desk):
 
 def test_a_failing_source_says_why_is_tried_again_and_holds_up_nobody(desk):
     bad, good = desk.add("bad"), desk.add("good", poll_s=0.05)
-    bad.fail = [SourceUnavailable("the wiki is closed", retry_after_s=4)] + [ValueError("a bug")] * 2
+    bad.fail = [SourceUnavailable("the wiki is closed", retry_after_s=8)] + [ValueError("a bug")] * 2
     seen = []
 
     async def what():
         await until(lambda: (run := desk.ledger.source_run(bad.source_id)) is not None and run.failures)
         run = desk.ledger.source_run(bad.source_id)
-        seen.append((run.error, run.retry_at - run.ended_at > 3.9))
+        seen.append((run.error, run.retry_at - run.ended_at > 7.9))
         await until(lambda: len(good.done) >= 3)
         seen.append(list(bad.done))
         await until(lambda: bad.done)

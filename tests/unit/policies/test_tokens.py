@@ -610,7 +610,7 @@ BROKEN: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize("change", [row[1] for row in BROKEN], ids=[row[0] for row in BROKEN])
 def test_known_keys_serve_on_while_the_endpoint_is_broken(key_server: KeyServer, change: dict[str, Any]) -> None:
     key_server.keys = [jwk(KEYS["RS256"], "one", "RS256")]
-    verifier = over(JwksEndpoint(key_server.uri, lifespan_s=0.05, cooldown_s=0, timeout_s=0.1))
+    verifier = over(JwksEndpoint(key_server.uri, lifespan_s=0.05, cooldown_s=0, timeout_s=0.7))
     verifier.verify(token_with("one"))
     for name, value in change.items():
         setattr(key_server, name, value)
@@ -620,7 +620,7 @@ def test_known_keys_serve_on_while_the_endpoint_is_broken(key_server: KeyServer,
     assert reason_of(verifier, token_with("unknown")) == "unknown_key", "401, not 503: the caller's token is at fault"
     begun = time.monotonic()
     assert verifier.verify(token_with("one"))
-    assert time.monotonic() - begun < 0.09, "after the first failure nobody waits"
+    assert time.monotonic() - begun < 0.5, "after the first failure nobody waits"
 
 
 @pytest.mark.parametrize("change", [row[1] for row in BROKEN], ids=[row[0] for row in BROKEN])
