@@ -340,6 +340,7 @@ def wide_filters(service: Service) -> None:
     visible, readable, run, middle = service.wide
     store, vector = service.stores()[0], service.question("what is the password?")
     for limit in (3, 10, 200):
+        store._starved.clear()  # as one that was not asked for these rules yet
         for found in (store.search_dense(vector, visible, limit), store.search_keyword("password", visible, limit)):
             shown = {candidate.document_id for candidate in found}
             _require(f"{limit} of many: only what may be read", shown <= readable)
