@@ -14,7 +14,8 @@ from ingest.priority import step_aside
 step_aside({niceness})
 group = Path("/proc/self/autogroup")
 print(os.getpriority(os.PRIO_PROCESS, 0), os.getsid(0) == os.getpid(), os.getpgrp() == os.getpid())
-print(group.read_text().split()[-1] if group.exists() else {niceness})
+of_the_session = group.read_text().split() if group.exists() else []  # empty in the root group, which has no session
+print(of_the_session[-1] if of_the_session else {niceness})
 """
 
 
