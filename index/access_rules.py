@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 
 from index.access_ranges import holds
 from index.database import Database
-from index.ledger_schema import access_members, access_rules, documents, source_runs, tenants
+from index.ledger_schema import access_members, access_rules, documents, is_storable, source_runs, tenants
 from policies.access import AccessRule
 from policies.errors import InvalidRequest, NotFound
 from policies.labels import Label
@@ -202,7 +202,7 @@ class AccessRules:
 
     def _names(self, caller: Principal) -> Select[Any]:
         # A name that no text column can hold is in no rule; PostgreSQL would refuse the whole statement for it.
-        return self._database.values([name for name in caller.names if _is_storable(name)])
+        return self._database.values([name for name in caller.names if is_storable(name)])
 
     def _find(self, tenant_id: int, key_hash: str) -> int | None:
         found = select(access_rules.c.id).where(
@@ -231,20 +231,16 @@ class AccessRules:
 
 
 def _is_tenant_of(caller: Principal) -> ColumnElement[bool]:
-    return tenants.c.name == caller.tenant if _is_storable(caller.tenant) else false()
+    return tenants.c.name == caller.tenant if is_storable(caller.tenant) else false()
 
 
 def _is_denied() -> ColumnElement[int]:
     return func.max(case((access_members.c.deny, 1), else_=0), type_=Integer)
 
 
-def _is_storable(name: str) -> bool:
-    return "\x00" not in name and not any("\ud800" <= character <= "\udfff" for character in name)
-
-
 def _key_hash(rule: AccessRule) -> str:
     for name in rule.allow | rule.deny:
-        if not _is_storable(name):
+        if not is_storable(name):
             raise InvalidRequest(f"a principal's name holds a character that cannot be stored: {ascii(name)[:64]}")
     return hashlib.sha256(rule.key.encode()).hexdigest()
 

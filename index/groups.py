@@ -18,7 +18,7 @@ from sqlalchemy import CTE, ColumnElement, Text, literal, select
 from sqlalchemy.engine import Connection
 
 from index.database import Database
-from index.ledger_schema import group_members, group_versions
+from index.ledger_schema import group_members, group_versions, is_storable
 from policies.errors import InvalidRequest, Unavailable
 from policies.groups import MAX_GROUPS, Membership, paths
 from policies.principals import bare_name
@@ -74,7 +74,7 @@ class Groups:
 
     def version(self, tenant: str) -> int | None:
         """Give the number that every change of a tenant's memberships raises; none before the first."""
-        if not _is_storable(tenant):
+        if not is_storable(tenant):
             return None
         found = select(group_versions.c.version).where(group_versions.c.tenant == tenant)
         return self._database.read(lambda connection: connection.scalar(found))
@@ -139,7 +139,7 @@ class Groups:
 
     def _reached(self, tenant: str, groups: Collection[str], subject: str) -> CTE:
         """Build the names from a person and their groups upwards, in one statement: one moment for all of them."""
-        start = [name for name in (f"user:{subject}", *(f"group:{group}" for group in groups)) if _is_storable(name)]
+        start = [name for name in (f"user:{subject}", *(f"group:{group}" for group in groups)) if is_storable(name)]
         values = self._database.values(start).subquery()
         reached = select(values.c.value.cast(Text).label("name")).cte("reached", recursive=True)
         above = select((literal("group:") + group_members.c.group_name).label("name"))
@@ -164,7 +164,3 @@ def _checked(name: str) -> str:
         return bare_name(name)
     except ValueError as error:
         raise InvalidRequest(f"{name[:64]!a}: {error}") from error
-
-
-def _is_storable(name: str) -> bool:
-    return "\x00" not in name and not any("\ud800" <= character <= "\udfff" for character in name)

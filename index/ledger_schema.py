@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from sqlalchemy import (
     Boolean,
     CheckConstraint,
@@ -38,6 +40,8 @@ UPGRADES = {
 WRITING, LIVE, RETIRED = "writing", "live", "retired"
 # FULL: an acknowledged document must outlive a power cut. WAL: readers never wait for a writer.
 PRAGMAS = {"journal_mode": "WAL", "synchronous": "FULL", "foreign_keys": "ON"}
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 metadata = MetaData()
 
@@ -267,6 +271,11 @@ index_state = Table(
 def open_database(url: str) -> Database:
     """Open the ledger's database and create what is missing. Raises as `Database` does."""
     return Database(url, metadata, "ledger", VERSION, PRAGMAS, UPGRADES)
+
+
+def is_storable(text: str) -> bool:
+    """Say whether a text column can hold it as it is."""
+    return _UNSTORABLE.search(text) is None
 
 
 def storable(text: str) -> str:

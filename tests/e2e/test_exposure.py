@@ -151,26 +151,40 @@ except BaseException as error:
 """
 
 
-@pytest.mark.parametrize("code", [UNASKED, UNASKED_DRIVER], ids=["the head's store", "a driver"])
-@pytest.mark.parametrize("mode", ["disabled", "token"])
-def test_rays_head_takes_nobody_without_its_token(service: Any, tmp_path: Path, code: str, mode: str) -> None:
-    wrong = tmp_path / "token"
+STRANGERS = [(code, mode) for code in (UNASKED, UNASKED_DRIVER) for mode in ("disabled", "token")]
+
+
+@pytest.fixture(scope="module")
+def strangers(service: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, str], Any]]:
+    """Who comes without the token, all at once: Ray's client takes long to give up."""
+    wrong = tmp_path_factory.mktemp("stranger") / "token"
     wrong.write_text("0" * 43)
     wrong.chmod(0o600)
-    env = {
-        **os.environ,
-        "RAY_AUTH_MODE": mode,
-        "RAY_AUTH_TOKEN_PATH": str(wrong),
-        "RAY_gcs_rpc_server_connect_timeout_s": "5",
-    }
-    env["RAY_gcs_rpc_server_reconnect_timeout_s"] = "10"
     address = f"127.0.0.1:{service.state.ports.gcs}"
-    done = subprocess.run([sys.executable, "-c", code, address], env=env, capture_output=True, text=True, timeout=120)
-    said = done.stdout.strip().splitlines()
+    begun = {}
+    for code, mode in STRANGERS:
+        env = {**os.environ, "RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN_PATH": str(wrong)}
+        env |= {"RAY_gcs_rpc_server_connect_timeout_s": "5", "RAY_gcs_rpc_server_reconnect_timeout_s": "10"}
+        begun[code, mode] = subprocess.Popen(
+            [sys.executable, "-c", code, address], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    yield begun
+    for process in begun.values():
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    "stranger", STRANGERS, ids=lambda who: f"{'driver' if who[0] == UNASKED_DRIVER else 'store'}-{who[1]}"
+)
+def test_rays_head_takes_nobody_without_its_token(strangers: Any, stranger: tuple[str, str]) -> None:
+    done = strangers[stranger]
+    told, complaint = done.communicate(timeout=240)
+    said = told.strip().splitlines()
 
     # Ray's own client ends its process where it is refused, before Python hears of it.
-    assert not [line for line in said if line.startswith(("keys", "nodes"))], done.stdout
-    assert [line for line in said if line.startswith("refused")] or done.returncode != 0, done.stderr[-2000:]
+    assert not [line for line in said if line.startswith(("keys", "nodes"))], told
+    assert [line for line in said if line.startswith("refused")] or done.returncode != 0, complaint[-2000:]
 
 
 GRPC = {
