@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,9 @@ def render(config: Path, spec_file: Path) -> dict[str, str]:
     file = read_serve_file(config, str(application_args(config).get("data_dir") or DATA_DIR))
     if is_loopback(file.host):
         raise ConfigurationError(f"{config}: http_options.host: nobody reaches {file.host} in a pod; give 0.0.0.0")
+    own = list(_keys_of_each_pod(spec, file))
+    if own:
+        raise ConfigurationError("\n".join(f"{config}: {fault}" for fault in own))
     documents = {
         "rayservice.yaml": [ray_service(spec, file)],
         "rayjob.yaml": [config_map(spec, file), ray_job(spec, file)],
@@ -59,6 +63,19 @@ def render(config: Path, spec_file: Path) -> dict[str, str]:
     if found:
         raise ConfigurationError("\n".join(f"{spec_file}: {fault}" for fault in found))
     return {name: _text(parts) for name, parts in documents.items()}
+
+
+def _keys_of_each_pod(spec: Spec, file: ServeFile) -> Iterator[str]:
+    """Say which keys each pod would make for itself: what one seals, signs or hashes, no other could open or find."""
+    if spec.data.claim is not None:
+        return
+    args = file.args
+    keys = {"store.audit_key_file": args.store.audit_key_file, "compliance.key_file": args.compliance.key_file}
+    if args.identity.sign_in.any:
+        keys["identity.sessions.key_file"] = args.identity.sessions.key_file
+    for name, path in keys.items():
+        if Path(path).is_relative_to(args.data_dir):
+            yield f"{name}: {path} would be another key in each pod: name a file of a mounted Secret (secret_files)"
 
 
 def ray_service(spec: Spec, file: ServeFile) -> Manifest:

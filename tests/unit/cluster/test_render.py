@@ -143,6 +143,25 @@ def test_a_configuration_for_one_machine_is_refused() -> None:
         render(ROOT / "serve_config.yaml", DEFAULT_SPEC)
 
 
+def test_a_key_that_each_pod_would_make_for_itself_is_refused(tmp_path: Path) -> None:
+    document = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    del document["applications"][0]["args"]["compliance"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(document))
+
+    with pytest.raises(ConfigurationError, match=r"compliance\.key_file: .* would be another key in each pod"):
+        render(tmp_path / "config.yaml", DEFAULT_SPEC)
+
+
+def test_pods_that_share_their_data_share_its_keys(tmp_path: Path) -> None:
+    document = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    del document["applications"][0]["args"]["compliance"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(document))
+    spec = yaml.safe_load(DEFAULT_SPEC.read_text(encoding="utf-8"))
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec | {"data": {"claim": "rayrag-data"}}))
+
+    assert render(tmp_path / "config.yaml", tmp_path / "spec.yaml")
+
+
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [

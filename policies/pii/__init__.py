@@ -1,0 +1,1 @@
+"""Finding personal data in text, without a network, a model or a large library."""
