@@ -12,14 +12,17 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import (
+    audit,
     existence,
     footprint,
     freshness,
     ingest,
     ingress_cost,
+    pii,
     quality_eval,
     retrieve,
     rights,
+    screening,
     selectivity,
     tokens,
 )
@@ -37,6 +40,9 @@ NAMES = (
     "tokens",
     "selectivity",
     "existence",
+    "audit",
+    "pii",
+    "screening",
 )
 
 
@@ -57,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "tokens": lambda: tokens.run(options.vectors),
         "selectivity": lambda: selectivity.run(options.passages, options.questions),
         "existence": lambda: existence.run(options.samples),
+        "audit": lambda: audit.run(options.appends, options.postgresql, options.keep),
+        "pii": lambda: pii.run(options.pii_file, options.samples),
+        "screening": lambda: screening.run(options.answers),
     }
     figures = [figure for name in options.names or NAMES for figure in work[name]()]
     show(figures)
@@ -104,7 +113,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--histories", type=int, default=2_000, help="histories: how many")
     parser.add_argument("--requests", type=int, default=2_000, help="ingress: how many")
     parser.add_argument("--passages", type=int, default=100_000, help="selectivity: how many, most of them hidden")
-    parser.add_argument("--samples", type=int, default=2_000, help="existence: answers of each kind")
+    parser.add_argument("--samples", type=int, default=2_000, help="existence: answers of each kind; pii: texts made")
+    parser.add_argument("--pii-file", type=Path, help="pii: a file in presidio-research's format")
+    parser.add_argument("--appends", type=int, default=2_000, help="audit: for each number of writers")
+    parser.add_argument("--postgresql", help="audit: an SQLAlchemy URL of a PostgreSQL to measure, too")
+    parser.add_argument("--answers", type=int, default=300, help="screening: how many")
     parser.add_argument("--vectors", type=Path, help="tokens: a folder with Wycheproof's JOSE files")
     options = parser.parse_args(argv)
     unknown = [name for name in options.names if name not in NAMES]

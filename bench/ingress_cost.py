@@ -82,7 +82,7 @@ async def _one(guard: Guard, ledger: Ledger, token: str, number: int, times: _Ti
     began = at = time.perf_counter()
     caller = await guard.authenticate(token)
     at = times.add("identity", at)
-    async with guard.request(caller, "rag:query", "query", f"r{number}", {"question_sha256": "0" * 64}) as request:
+    async with guard.request(caller, "rag:query", "query", f"r{number}", {"question_hash": "0" * 64}) as request:
         at = times.add("permission and intent", at)
         await asyncio.to_thread(_rules(ledger), request.principal)
         at = times.add("rules (warm)", at)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cluster import identity_commands, rights_commands
+from cluster.audit_commands import audit_app
+from cluster.compliance_commands import compliance_app
 from cluster.dead_letter_commands import dead_letters_app
 from cluster.group_commands import groups_app
+from cluster.operators import operator_of
+from cluster.privacy_commands import privacy_app
 from cluster.reindex_command import reindex
 from cluster.source_commands import print_sources, sources_app
 from cluster.terminal import (
@@ -36,6 +39,7 @@ from policies.labels import Label
 
 if TYPE_CHECKING:
     from cluster.jobs import JobResult
+    from policies.audit_chain import Detail
 
 
 app = typer.Typer(
@@ -47,11 +51,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 INSECURE = "INSECURE: started with --insecure-dev. Whoever reaches this cluster may run code on it. No production data."
-audit_app = typer.Typer(no_args_is_help=True, help="The record of who was shown what.")
 render_app = typer.Typer(no_args_is_help=True, help="Files for other platforms.")
 app.add_typer(audit_app, name="audit")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(groups_app, name="groups")
+app.add_typer(compliance_app, name="compliance")
+app.add_typer(privacy_app, name="privacy")
 app.add_typer(sources_app, name="sources")
 app.add_typer(render_app, name="render")
 app.command()(reindex)
@@ -144,11 +149,17 @@ def token(
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
 ) -> None:
-    """Print a token signed by the development issuer on this machine."""
+    """Print a token signed by the development issuer on this machine. That it was signed is on the audit record."""
     from deployments.identity import development_issuer
 
-    issuer = development_issuer(read_settings(config, data_dir).identity)
-    print(issuer.sign(sub, tenant, words(roles), words(groups), ttl))
+    args = read_settings(config, data_dir)
+    issuer = development_issuer(args.identity)
+    with operator_of(args) as operator:
+        detail: Detail = {"subject": sub, "roles": words(roles), "groups": len(words(groups)), "seconds": ttl}
+        signed = operator.do(
+            "token.sign", tenant, detail, lambda: issuer.sign(sub, tenant, words(roles), words(groups), ttl)
+        )
+    print(signed)
 
 
 @app.command()
@@ -231,64 +242,6 @@ def evaluate_dataset(
         print(json_text(result))
     else:
         print_table(("data set", "questions", *CUTOFFS), table(result))
-
-
-@audit_app.command("export")
-def audit_export(file: Path, config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
-    """Write the whole record, one JSON object a line, and a signed checkpoint over its end."""
-    from deployments.identity import signing_audit_log
-
-    log = signing_audit_log(read_settings(config, data_dir).store)
-    try:
-        print(f"{log.export(file)} records written to {file}")
-    finally:
-        log.close()
-
-
-@audit_app.command("key")
-def audit_key(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
-    """Print the public key that checkpoints are signed for: keep it where the record's keeper cannot change it."""
-    from deployments.identity import signing_audit_log
-
-    log = signing_audit_log(read_settings(config, data_dir).store)
-    try:
-        print(log.public_key_pem(), end="")
-    finally:
-        log.close()
-
-
-@audit_app.command("verify")
-def audit_verify(
-    export: Annotated[Path | None, typer.Option(help="An exported file, checked without any database.")] = None,
-    key: Annotated[Path | None, typer.Option(help="With --export: the public key (`rayrag audit key`).")] = None,
-    since: Annotated[Path | None, typer.Option(help="With --export: an earlier export, which it must go on.")] = None,
-    config: ConfigOption = None,
-    data_dir: DataDirOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Check that no record was changed, moved, removed or slipped in. Exit code 1 names the first bad one."""
-    from deployments.identity import signing_audit_log
-    from policies.audit_chain import public_key, verify_export
-
-    if export is not None:
-        verdict = verify_export(export, public_key(key) if key else None, since)
-    elif since is not None:
-        raise InvalidRequest("--since compares two exports: give the later one with --export.")
-    else:
-        log = signing_audit_log(read_settings(config, data_dir).store)
-        try:
-            verdict = log.verify()
-        finally:
-            log.close()
-    if as_json:
-        print(json.dumps(asdict(verdict)))
-    elif verdict.ok:
-        signed = ", signed to the end" if key else "; the signatures were not checked: give --key" if export else ""
-        print(f"{verdict.count} records, all as they were written{signed}")
-    if not verdict.ok:
-        if not as_json:
-            print(f"Record {verdict.first_bad} is the first bad one: {verdict.reason}.", file=sys.stderr)
-        raise typer.Exit(1)
 
 
 @render_app.command("kuberay")

@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cluster.operators import opened_operator
 from cluster.terminal import ConfigOption, DataDirOption, JsonOption, json_text, opened_ledger, print_table, shown
 from policies.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from index.ledger import Ledger
     from index.ledger_records import DeadLetter
+    from policies.audit_chain import Detail
 
+NAMED = 50
+"""So many documents are named on the audit record; all are counted."""
 dead_letters_app = typer.Typer(no_args_is_help=True, help="Documents that were given up, with the reason.")
 
 
@@ -62,20 +68,31 @@ def dead_letters_retry(
     """Give documents their attempts again: at once where the source is kept fresh, else at its next `rayrag ingest`."""
     if bool(document_id) == bool(source):
         raise InvalidRequest("Say which: a document's id, or --source NAME.")
-    with opened_ledger(config, data_dir) as ledger:
+    with opened_operator(config, data_dir) as operator:
+        ledger = operator.ledger
         chosen = [_find(ledger, document_id)] if document_id else _of(ledger, source)
-        kept = {(each.tenant, each.name): each.source_id for each in ledger.kept_sources()}
-        later = 0
-        for each in chosen:
-            ledger.retry_dead_letter(each.document_id)
-            source_id = kept.get((each.tenant, each.source))
-            if source_id is None:
-                later += 1
-            else:
-                ledger.hint(source_id, [each.external_id])
+        tenants = sorted({each.tenant for each in chosen})
+        named = [each.document_id for each in chosen[:NAMED]]
+        detail: Detail = {"documents": named, "count": len(chosen), "tenants": tenants}
+        tenant = tenants[0] if len(tenants) == 1 else ""
+        later = operator.do("dead_letters.retry", tenant, detail, lambda: _retry(ledger, chosen))
     print(f"{len(chosen) - later} are tried again now")
     if later:
         print(f"{later} are tried again at the next rayrag ingest of their source")
+
+
+def _retry(ledger: Ledger, chosen: Sequence[DeadLetter]) -> int:
+    """Give their attempts back. Gives how many are of sources that nobody keeps fresh."""
+    kept = {(each.tenant, each.name): each.source_id for each in ledger.kept_sources()}
+    later = 0
+    for each in chosen:
+        ledger.retry_dead_letter(each.document_id)
+        source_id = kept.get((each.tenant, each.source))
+        if source_id is None:
+            later += 1
+        else:
+            ledger.hint(source_id, [each.external_id])
+    return later
 
 
 def _find(ledger: Ledger, document_id: str) -> DeadLetter:

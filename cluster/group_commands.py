@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cluster.operators import opened_operator
 from cluster.terminal import (
     ConfigOption,
     DataDirOption,
@@ -21,6 +22,9 @@ from cluster.terminal import (
 from policies.errors import InvalidRequest
 from policies.groups import Membership
 from policies.principals import bare_name
+
+if TYPE_CHECKING:
+    from policies.audit_chain import Detail
 
 groups_app = typer.Typer(no_args_is_help=True, help="Groups within groups, beside those that tokens name.")
 TenantOption = Annotated[str, typer.Option("--tenant", help="Whose groups these are.")]
@@ -56,8 +60,10 @@ def groups_set(
 ) -> None:
     """Give a group these members, in place of those that it had from this command."""
     edges = [Membership.of(member, group) for member in members]
-    with opened_ledger(config, data_dir) as ledger:
-        count = ledger.groups.replace(tenant, COMMAND, edges, edges[0].group)
+    with opened_operator(config, data_dir) as operator:
+        groups, group = operator.ledger.groups, edges[0].group
+        detail: Detail = {"group": group, "members": len(edges)}
+        count = operator.do("groups.set", tenant, detail, lambda: groups.replace(tenant, COMMAND, edges, group))
     print(f"{shown(edges[0].group)} has {count} members; it holds from the next request on")
 
 
@@ -75,8 +81,10 @@ def groups_import(
     edges = read_group_file(file)
     if origin == COMMAND:
         raise InvalidRequest(f"--origin {COMMAND}: that is what rayrag groups set says; choose another name")
-    with opened_ledger(config, data_dir) as ledger:
-        count = ledger.groups.replace(tenant, origin, edges)
+    with opened_operator(config, data_dir) as operator:
+        groups = operator.ledger.groups
+        detail: Detail = {"origin": origin, "memberships": len(edges)}
+        count = operator.do("groups.import", tenant, detail, lambda: groups.replace(tenant, origin, edges))
     print(f"{shown(origin)} says {count} memberships; they hold from the next request on")
 
 
@@ -94,9 +102,11 @@ def groups_remove(
         raise InvalidRequest("Say which: --group, --member, --origin, or several of them.")
     if member is not None:
         member = Membership.of(member, "any").member
-    with opened_ledger(config, data_dir) as ledger:
+    with opened_operator(config, data_dir) as operator:
+        groups, whose = operator.ledger.groups, _name(tenant)
         named = group and _name(group), member, origin and _name(origin)
-        count = ledger.groups.remove(_name(tenant), *named)
+        detail = dict(zip(("group", "member", "origin"), named, strict=True))
+        count = operator.do("groups.remove", whose, detail, lambda: groups.remove(whose, *named))
     print(f"{count} memberships are gone; it holds from the next request on")
 
 

@@ -22,6 +22,7 @@ EXCLUDES = [
     ".git",
     ".venv",
     ".rayrag",
+    "*.suppressions.sqlite*",
     "bench",
     "examples",
     "tests",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from index.ledger import Ledger
     from index.settings import AppArgs
     from policies.audit import AuditLog
+    from policies.audit_chain import Detail
 
 T = TypeVar("T")
 
@@ -32,7 +33,7 @@ class Operator:
     audit: AuditLog
     policy_version: str
 
-    def do(self, action: str, tenant: str, detail: dict[str, str], work: Callable[[], T]) -> T:
+    def do(self, action: str, tenant: str, detail: Detail, work: Callable[[], T]) -> T:
         """Put it on the record, do it, and put on the record what came of it."""
         from policies.audit_chain import AuditIntent, AuditOutcome
         from policies.guard import outcome_of
@@ -57,10 +58,16 @@ class Operator:
 @contextmanager
 def opened_operator(config: Path | None, data_dir: str | None) -> Iterator[Operator]:
     """Open the ledger and the audit record for one command."""
+    with operator_of(read_settings(config, data_dir)) as operator:
+        yield operator
+
+
+@contextmanager
+def operator_of(args: AppArgs) -> Iterator[Operator]:
+    """Open them for a command that has read its settings."""
     from deployments.identity import audit_log, policy_version
     from index.ledger import Ledger
 
-    args = read_settings(config, data_dir)
     ledger = Ledger(args.store.ledger)
     try:
         audit = audit_log(args)

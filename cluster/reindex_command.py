@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cluster.operators import operator_of
 from cluster.terminal import (
     ConfigOption,
     DataDirOption,
@@ -94,10 +95,10 @@ def _promote(args: AppArgs, force: bool) -> None:
     from index.models import is_behind
     from ingest.reindex import Reindex
 
-    with steps("promoting"):
+    with steps("promoting"), operator_of(args) as operator:
         changes = Reindex(args)
         try:
-            live = changes.promote(force)
+            live = operator.do("models.promote", "", {"force": force}, lambda: changes.promote(force))
         finally:
             changes.close()
     print(f"{live.model_id} answers now; rayrag reindex --rollback goes back, --drop-previous makes it final")
@@ -115,11 +116,12 @@ def _step(name: str, args: AppArgs, as_json: bool) -> None:
         return
     changes = Reindex(args)
     try:
-        with steps(name.replace("_", " ")):
+        with steps(name.replace("_", " ")), operator_of(args) as operator:
             if name == "rollback":
-                done = changes.rollback()
+                done = operator.do("models.rollback", "", {}, changes.rollback)
             else:
-                done = changes.drop(PREVIOUS if name == "drop_previous" else FILLING)
+                which = PREVIOUS if name == "drop_previous" else FILLING
+                done = operator.do("models.drop", "", {"which": which}, lambda: changes.drop(which))
     finally:
         changes.close()
     print(f"{done.model_id} {'answers again' if name == 'rollback' else 'is removed'}")

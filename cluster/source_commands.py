@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cluster.operators import Operator, opened_operator
 from cluster.terminal import ConfigOption, DataDirOption, JsonOption, json_text, opened_ledger, print_table, steps
-from policies.errors import Conflict, InvalidRequest, NotFound, RayragError, SourceUnavailable, Unavailable
+from policies.errors import Conflict, Held, InvalidRequest, NotFound, RayragError, SourceUnavailable, Unavailable
 
 if TYPE_CHECKING:
     from index.ledger import Ledger
@@ -40,11 +42,12 @@ def sources_add(
 ) -> None:
     """Keep a source fresh from now on, or give a known one new settings."""
     wanted = _described(name, uri, tenant, acl, label, watch, file)
-    with opened_ledger(config, data_dir) as ledger:
+    with opened_operator(config, data_dir) as operator:
         for settings in wanted:
             if check:
                 _check(settings)
-            _keep(ledger, settings)
+            work = partial(_keep, operator.ledger, settings)
+            operator.do("sources.keep", settings.tenant, {"source": settings.name}, work)
             print(f"{settings.name} is kept fresh")
 
 
@@ -97,16 +100,16 @@ def sources_sync(
 @sources_app.command("pause")
 def sources_pause(name: NameArgument, config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
     """Let a source rest; what is indexed stays."""
-    with opened_ledger(config, data_dir) as ledger:
-        ledger.pause_source(ledger.kept_source(name).source_id, True)
+    with opened_operator(config, data_dir) as operator:
+        _pause(operator, name, True)
     print(f"{name} is paused")
 
 
 @sources_app.command("resume")
 def sources_resume(name: NameArgument, config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
     """Go on with a source that was paused."""
-    with opened_ledger(config, data_dir) as ledger:
-        ledger.pause_source(ledger.kept_source(name).source_id, False)
+    with opened_operator(config, data_dir) as operator:
+        _pause(operator, name, False)
     print(f"{name} goes on")
 
 
@@ -118,15 +121,30 @@ def sources_remove(
     data_dir: DataDirOption = None,
 ) -> None:
     """Keep a source fresh no longer, and delete its documents from the index (not from the source)."""
-    with opened_ledger(config, data_dir) as ledger:
+    with opened_operator(config, data_dir) as operator:
+        ledger = operator.ledger
         source = ledger.kept_source(name)
-        ledger.forget_source(source.source_id, gone=not keep_documents)
-        if keep_documents:
-            print(f"{name} is no longer kept fresh; its documents stay")
-            return
-        with steps(f"deleting the documents of {name}"):
-            count = _delete_all(ledger, source.source_id)
+        _require_not_held(ledger, source.source_id, keep_documents)
+
+        def work() -> int:
+            ledger.forget_source(source.source_id, gone=not keep_documents)
+            if keep_documents:
+                return 0
+            with steps(f"deleting the documents of {name}"):
+                return _delete_all(ledger, source.source_id)
+
+        detail = {"source": name, "documents": "stay" if keep_documents else "go"}
+        count = operator.do("sources.remove", source.tenant, detail, work)
+    if keep_documents:
+        print(f"{name} is no longer kept fresh; its documents stay")
+        return
     print(f"{name} is gone, and {count} documents with it")
+
+
+def _pause(operator: Operator, name: str, paused: bool) -> None:
+    source = operator.ledger.kept_source(name)
+    action, work = "sources.pause" if paused else "sources.resume", operator.ledger.pause_source
+    operator.do(action, source.tenant, {"source": name}, lambda: work(source.source_id, paused))
 
 
 def print_sources(states: Sequence[dict[str, Any]]) -> None:
@@ -196,6 +214,14 @@ def _synced(ledger: Ledger, source_id: int, name: str, timeout: float) -> Source
             raise SourceUnavailable(f"{name}: {run.error}")
         time.sleep(0.2)
     raise Unavailable(f"{name} was not listed within {timeout:.0f} s: is rayrag up?")
+
+
+def _require_not_held(ledger: Ledger, source_id: int, keep_documents: bool) -> None:
+    from ingest.expiry import held_of
+
+    held = {} if keep_documents else held_of(ledger, source_id)
+    if held:
+        raise Held(f"{len(held)} of its documents are held ({next(iter(held.values()))}): --keep-documents leaves them")
 
 
 def _delete_all(ledger: Ledger, source_id: int) -> int:

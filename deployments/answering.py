@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -17,9 +18,11 @@ from deployments.contract import CitationBody, QueryRequest, QueryResponse
 from deployments.generation import EXTRACTIVE, Delta, Task, Written
 from deployments.metrics import Metrics
 from deployments.prompting import UNKNOWN, Turn, balanced
-from deployments.retrieval import Retrieved, Search
+from deployments.retrieval import GATE_AGAIN, Retrieved, Search
+from deployments.screens import SourceNames
 from index.document import Hit
 from policies.citations import Evidence, holds
+from policies.compliance.screening import Passage, Shown
 from policies.guard import GuardedRequest
 from policies.limits import CHARACTERS_PER_TOKEN
 from policies.outgoing import Outgoing
@@ -55,15 +58,17 @@ class Answering:
         generation: DeploymentHandle[Any],
         metrics: Metrics,
         context_chunks: int = MIN_ANSWER_PASSAGES,
+        sources: SourceNames | None = None,
     ) -> None:
         self._retrieval = retrieval
         self._generation = generation
         self._metrics = metrics
         self._context_chunks = context_chunks
+        self._sources = sources or SourceNames(dict)
 
     async def retrieve(self, guarded: GuardedRequest, body: QueryRequest, top_k: int) -> Retrieved:
         """Find passages within the caller's rights; what is found counts as shown."""
-        question = await guarded.question(body.question)
+        question = await guarded.question(body.question, body.purpose)
         search = Search(
             question=question,
             top_k=top_k,
@@ -72,9 +77,20 @@ class Answering:
             keep=not guarded.read_only,
         )
         found: Retrieved = await idempotent(lambda: self._retrieval.search.remote(guarded.principal, search))
-        hits = tuple([replace(hit, text=await guarded.context(hit.text)) for hit in found.hits])
-        guarded.shown([], withheld=found.withheld)
+        hits = await self._screened(guarded, found.hits)
+        for rule, chunk_ids in found.withheld.items():
+            guarded.withhold(chunk_ids, rule)
         return replace(found, hits=hits)
+
+    async def _screened(self, guarded: GuardedRequest, found: Sequence[Hit]) -> tuple[Hit, ...]:
+        """Give the passages as this caller may see them, without those that a rule holds back."""
+        hits = list(found)
+        if hits and guarded.asks_for_passages:
+            sources = await asyncio.to_thread(self._sources.of, [hit.source_id for hit in hits])
+            passages = {hit.chunk_id: _passage(hit, sources[hit.source_id]) for hit in hits}
+            shown = await guarded.passages(passages)
+            hits = [_shown(hit, shown[hit.chunk_id]) for hit in hits if shown[hit.chunk_id].withheld is None]
+        return tuple([replace(hit, text=await guarded.context(hit.text)) for hit in hits])
 
     async def answer(
         self, guarded: GuardedRequest, body: QueryRequest, options: Options
@@ -115,7 +131,10 @@ class Answering:
         degraded = [*found.degraded, *written.degraded]
         for stage in written.degraded:
             self._metrics.degraded(stage)
-        guarded.note({"citations": len(citations)}, outcome="abstained" if written.abstained else None)
+        noted: dict[str, int | str | list[str]] = {"citations": len(citations), "generator": written.generator}
+        guarded.note(
+            noted | ({"degraded": degraded} if degraded else {}), outcome="abstained" if written.abstained else None
+        )
         yield QueryResponse(
             request_id=guarded.request_id,
             answer="".join(pieces).strip(),
@@ -169,10 +188,10 @@ class Answering:
         if written.generator != EXTRACTIVE:
             used = list(hits)  # a model read them all, and may repeat one that it does not cite
         if used and not await self._may_read(guarded, used):
-            guarded.shown([], withheld=len(used))
+            guarded.withhold([hit.chunk_id for hit in used], GATE_AGAIN)
             return None
         guarded.shown(hit.chunk_id for hit in used)
-        return [_citation(n, hits[passage], start, end) for n, (passage, start, end) in enumerate(places, 1)]
+        return [_citation(n, guarded, hits[passage], start, end) for n, (passage, start, end) in enumerate(places, 1)]
 
 
 def _task(guarded: GuardedRequest, question: str, found: Retrieved, options: Options) -> Task:
@@ -217,10 +236,20 @@ def _evidence(hit: Hit) -> Evidence:
     return Evidence(hit.chunk_id, hit.document_id, hit.text, hit.start, hit.end, hit.title, hit.uri)
 
 
-def _citation(n: int, hit: Hit, start: int, end: int) -> CitationBody:
+def _passage(hit: Hit, source: str) -> Passage:
+    return Passage(hit.document_id, source, hit.text, (hit.title, hit.uri, hit.external_id))
+
+
+def _shown(hit: Hit, shown: Shown) -> Hit:
+    title, uri, external_id = shown.fields
+    return replace(hit, text=shown.text, title=title, uri=uri, external_id=external_id)
+
+
+def _citation(n: int, guarded: GuardedRequest, hit: Hit, start: int, end: int) -> CitationBody:
     quote = hit.text[start - hit.start : end - hit.start]
     if not holds(quote, start, end, hit.text, hit.start):
         raise AssertionError(f"quote {n} does not hold")
+    begins, ends = guarded.stored(hit.chunk_id, start - hit.start, end - hit.start)
     return CitationBody(
         n=n,
         document_id=hit.document_id,
@@ -230,8 +259,8 @@ def _citation(n: int, hit: Hit, start: int, end: int) -> CitationBody:
         uri=hit.uri,
         page=hit.page,
         quote=quote,
-        start=start,
-        end=end,
+        start=hit.start + begins,
+        end=hit.start + ends,
         score=hit.score,
     )
 

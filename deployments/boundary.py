@@ -6,6 +6,8 @@ import re
 import time
 import uuid
 
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,7 +16,17 @@ from deployments.metrics import Metrics
 from deployments.problems import answer_for
 from deployments.webhooks import MAX_BODY_BYTES, PATH
 from index.settings import HttpSettings, LimitSettings
-from policies.errors import HeadersTooLarge, TokenRejected, TooLarge, Unauthenticated
+from policies.audit_refusals import Refusals
+from policies.errors import (
+    HeadersTooLarge,
+    RayragError,
+    SignInRefused,
+    TokenRejected,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
+from policies.principals import Principal
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CLOSED = HttpSettings()
@@ -26,6 +38,24 @@ def request_id_of(scope: Scope) -> str | None:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value.decode("latin-1")):
             return str(value.decode("latin-1"))
     return None
+
+
+def count_refusal(scope: Scope, error: Exception) -> None:
+    """Have what was refused before a request began counted for the audit record; others are on it already."""
+    refusals: Refusals | None = getattr(scope["app"].state, "refusals", None)
+    if refusals is None or getattr(error, "recorded", False):
+        return
+    who: Principal | None = scope["state"].get("caller")
+    if isinstance(error, TokenRejected | SignInRefused):
+        refusals.count(401, error.reason, who)
+    elif isinstance(error, Unauthenticated):
+        refusals.count(401, "absent", who)
+    elif isinstance(error, RequestValidationError):
+        refusals.count(422, "invalid", who)
+    elif isinstance(error, HTTPException) and error.status_code < 500:
+        refusals.count(error.status_code, "no_such_route", who)
+    elif isinstance(error, RayragError) and not isinstance(error, Unavailable):
+        refusals.count(0, type(error).__name__, who)
 
 
 class Boundary:
@@ -64,6 +94,7 @@ class Boundary:
             self._metrics.error(type(error).__name__)
             if isinstance(error, Unauthenticated):
                 self._metrics.refused(error.reason if isinstance(error, TokenRejected) else "absent")
+            count_refusal(scope, error)
             if exchange.status:  # the head has left: the stream can only be cut
                 raise
             # FastAPI calls a body that it could not read to its end a bad request.

@@ -30,6 +30,7 @@ BearerToken = Annotated[str, Depends(_bearer_token)]
 async def _caller(request: Request, token: BearerToken) -> Principal:
     # Before the parameters and the body are looked at: what is wrong with them is not for strangers.
     caller: Principal = await request.app.state.authenticate(token)
+    request.state.caller = caller  # for what refuses them before a route is reached
     return caller
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from index.labels import LabelWord, SaidLabel
 
@@ -175,6 +175,16 @@ class ChatRequest(BaseModel):
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0, le=2)
+    metadata: dict[str, str] | None = Field(
+        default=None, max_length=16, description="`purpose`: why it is asked, as in /v1/query"
+    )
+
+    @field_validator("metadata")
+    @classmethod
+    def _is_short(cls, value: dict[str, str] | None) -> dict[str, str] | None:
+        if value and len(value.get("purpose", "")) > 128:
+            raise ValueError("purpose: at most 128 characters")
+        return value
 
 
 class Problem(BaseModel):

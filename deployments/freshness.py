@@ -1,4 +1,4 @@
-"""The deployment that keeps sources fresh: watches, hints and schedules, with workers of its own.
+"""The deployment that keeps sources fresh: watches, hints and schedules, with workers of its own; it signs the audit.
 
 One replica: two would do the same work twice, and no harm. Many documents at once go through Ray Data, as in bulk.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -17,7 +18,9 @@ from typing import Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from deployments.audit_signing import audit_signing
 from deployments.calls import REPLICA_LOST
+from deployments.identity import audit_log, policy_version
 from deployments.metrics import Metrics
 from index.document import Vectors
 from index.ledger import Ledger
@@ -25,21 +28,25 @@ from index.ledger_records import StoredSource
 from index.models import live_tokenizer
 from index.settings import AppArgs
 from index.stores import Stores
+from index.suppressions import open_suppressions
 from ingest.bulk import stream
 from ingest.chunking import Chunker
 from ingest.connector import Entry
+from ingest.expiry import expire
 from ingest.freshness import Freshness as Keeper
 from ingest.freshness import Opened
 from ingest.hiding import hide_overdue
 from ingest.queues import follow_queue
 from ingest.report import Outcome
 from ingest.sandbox import Parser
+from ingest.screening import Screening
 from ingest.source_settings import SourceSettings
 from ingest.source_states import source_states
 from ingest.source_sync import SourceSync
 from ingest.sources import open_connector, parse_source, read_sources_file, uri_of
-from ingest.stages import PIPELINE_KEY, Fetch, Preparation, process, sweep
+from ingest.stages import Fetch, Preparation, pipeline_key, process, sweep
 from ingest.turns import Turns
+from policies.audit_changes import ChangeRecord
 from policies.errors import SourceUnavailable, Unavailable
 
 EMBEDDING_TIMEOUT_S = 120.0
@@ -54,9 +61,14 @@ class Freshness:
         self._args = args
         self._embedding = embedding
         self._ledger = Ledger(args.store.ledger)
+        self._screening = Screening.of(args, self._ledger)
+        self._expire_at = 0.0
         self._store = Stores(args)
         self._store.open()
         self._metrics = Metrics("freshness")
+        self._record = ChangeRecord(audit_log(args), policy_version(args), "sources")
+        self._signing = audit_signing(args, self._metrics)
+        self._suppressions = open_suppressions(args)
         self._turns = Turns([self._worker() for _ in range(args.sync.workers)])
         self._bulk = threading.Lock()  # one pipeline at a time
         self._keep_named()
@@ -67,6 +79,8 @@ class Freshness:
         """Raise when nothing keeps the sources fresh any more."""
         if not self._thread.is_alive():
             raise Unavailable("nothing keeps the sources fresh")
+        if not self._signing.alive:
+            raise Unavailable("nothing signs the audit record")
 
     async def running(self) -> bool:
         """Say whether the sources are kept fresh."""
@@ -76,7 +90,15 @@ class Freshness:
         parsing = self._args.ingest.parsing
         chunker = Chunker(self._args.ingest.chunking, live_tokenizer(self._args))
         max_bytes = int(parsing.max_file_mb * 1_000_000)
-        return Preparation(self._ledger, Parser(parsing), chunker, parsing.max_attempts, max_bytes)
+        return Preparation(
+            self._ledger,
+            Parser(parsing),
+            chunker,
+            parsing.max_attempts,
+            max_bytes,
+            self._suppressions,
+            screen=self._screening,
+        )
 
     def _keep_named(self) -> None:
         if self._args.sync.sources_file:
@@ -85,7 +107,7 @@ class Freshness:
                 self._ledger.keep_source(settings.tenant, settings.name, uri_of(settings), config)
 
     def _run(self) -> None:
-        hide = partial(hide_overdue, ledger=self._ledger, store=self._store)
+        hide = partial(hide_overdue, ledger=self._ledger, store=self._store, record=self._record)
         keeper = Keeper(self._ledger, self._open, self._tidy, follow_queue, hide)
         try:
             asyncio.run(keeper.run())
@@ -101,9 +123,11 @@ class Freshness:
             connector := open_connector(settings),
             self._ledger,
             self._store,
-            PIPELINE_KEY,
+            pipeline_key(self._screening, settings.tenant, settings.name),
             partial(self._process, source, settings, connector.fetch),
             observe=lambda seconds: self._metrics.fresh(settings.name, seconds, settings.objective_s),
+            record=self._record,
+            title=self._screening.title,
         )
         return Opened(settings, sync, lambda: open_connector(settings).watch())
 
@@ -122,7 +146,9 @@ class Freshness:
             few = entries[start : start + sync.slice_documents]
             self._still_wanted(source)
             with self._turns.turn() as prepare:
-                outcomes = process(few, fetch, prepare, self._embed, self._ledger, self._store, run_id)
+                outcomes = process(
+                    few, fetch, prepare, self._embed, self._ledger, self._store, run_id, self._suppressions
+                )
             yield from outcomes
 
     def _still_wanted(self, source: StoredSource) -> None:
@@ -132,6 +158,9 @@ class Freshness:
     def _tidy(self) -> None:
         """Remove what no reader can reach any more, and show how the sources are doing."""
         sweep(self._ledger, self._store)
+        if time.monotonic() >= self._expire_at:
+            self._expire_at = time.monotonic() + self._args.compliance.expire_every_s
+            expire(self._ledger, self._store, self._record)
         for state in source_states(self._ledger):
             self._metrics.dead_letters(state.name, state.dead_letters)
             if state.lag_s is not None:

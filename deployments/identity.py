@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from deployments.sign_in_ways import session_prefixes, session_tokens
 from index.issuer_settings import IssuerSettings, NameMapSettings, OverageSettings, ServiceSettings
 from index.ledger import Ledger
+from index.policy_versions import policy_version as policy_version
 from index.settings import AppArgs, IdentitySettings, StoreSettings, read_secret
 from policies.audit import AuditLog
+from policies.audit_signing import signing_key
 from policies.errors import ConfigurationError
 from policies.identity import Clearances, Identity
 from policies.issuers import TYPES, ClaimNames, Issuer, NameMap, ServiceMark, Services
-from policies.issuing import DevelopmentIssuer, ensure_private_key
+from policies.issuing import DevelopmentIssuer
 from policies.keys import JwksEndpoint, PemFile
 from policies.overage import Directory, EntraGroups, KeptGroups
 from policies.revocation import Revocations
@@ -107,18 +106,9 @@ def audit_log(args: AppArgs) -> AuditLog:
 def signing_audit_log(store: StoreSettings) -> AuditLog:
     """Open the audit record with the key that signs its checkpoints, making one where there is none.
 
-    Only who exports needs the key: what serves requests never holds it. Raises `ConfigurationError`.
+    Only who signs and exports needs the key: what serves requests never holds it. Raises `ConfigurationError`.
     """
-    key = ensure_private_key(Path(store.audit_key_file))
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigurationError(f"store.audit_key_file: {store.audit_key_file} is no Ed25519 key")
-    return AuditLog(store.audit, key)
-
-
-def policy_version(args: AppArgs) -> str:
-    """Name the policies in force: equal for equal identity settings and roles, 16 hex digits."""
-    roles = (Path(__file__).parent.parent / "policies" / "roles.yaml").read_text(encoding="utf-8")
-    return hashlib.sha256((args.identity.model_dump_json() + roles).encode()).hexdigest()[:16]
+    return AuditLog(store.audit, signing_key(Path(store.audit_key_file)))
 
 
 def _issuer(settings: IssuerSettings) -> Issuer:

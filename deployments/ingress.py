@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import AsyncIterator
-from dataclasses import asdict
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
@@ -22,6 +24,8 @@ from starlette.responses import JSONResponse
 
 from deployments import openai_api
 from deployments.answering import Answering, Options, Text, as_of, collect
+from deployments.audit_routes import AuditDesk
+from deployments.audit_routes import router as audit_router
 from deployments.boundary import Boundary
 from deployments.callers import BearerToken, Caller, RequestId
 from deployments.contract import (
@@ -45,6 +49,9 @@ from deployments.exposition import exposition
 from deployments.identity import audit_log, credentials, policy_version, scrape_token
 from deployments.limits import limits
 from deployments.metrics import Metrics
+from deployments.privacy_routes import PrivacyRoutes
+from deployments.privacy_routes import router as privacy_router
+from deployments.screens import SourceNames, personal_data
 from deployments.sign_in_desk import sign_in_desk
 from deployments.sign_in_routes import router as sign_in_router
 from deployments.streaming import query_events, streamed
@@ -54,18 +61,25 @@ from deployments.webhooks import Webhooks
 from index.document import Hit
 from index.ledger import Ledger
 from index.ledger_records import DocumentRecord
+from index.policy_versions import policy_parts
 from index.settings import AppArgs
+from ingest.report import Outcome
 from ingest.source_states import source_states
 from policies.access import AccessRule
-from policies.audit_chain import question_sha256
+from policies.audit_refusals import Refusals
+from policies.compliance.screening import Passage
 from policies.errors import InvalidRequest, NotFound, RayragError, TooLarge
 from policies.grants import SOMEWHERE
-from policies.guard import Guard, Screens
+from policies.guard import Guard, GuardedRequest, Screens
+from policies.keyed_hashes import KeyedHashes
 from policies.links import Links
 from policies.principals import Principal
 from policies.roles import Roles
 
 log = logging.getLogger("ray.serve")
+_DOCUMENT_ID = re.compile(r"[0-9a-f]{32}")
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+"""What a purpose looks like that has a name; other text may hold anything, and does not go on the record."""
 
 ASK = ("rag:query", "rag:query:readonly")
 # Whoever holds one for some sources only passes the door, and finds nothing of the other sources behind it.
@@ -97,6 +111,8 @@ api.add_exception_handler(RequestValidationError, _raise)
 api.add_exception_handler(HTTPException, _raise)
 api.add_middleware(Boundary)
 api.include_router(sign_in_router)
+api.include_router(privacy_router)
+api.include_router(audit_router)
 
 
 # Ray freezes the routes when the class is decorated: what they use must stand above it.
@@ -104,13 +120,13 @@ api.include_router(sign_in_router)
 
 @api.get("/openapi.json", include_in_schema=False)
 async def _openapi(request: Request, _: Caller) -> JSONResponse:
-    """Describe the routes, to whoever has a token."""
+    """Describe the routes, to whoever has a token: the same to all, and about nobody, so that it needs no record."""
     return JSONResponse(request.app.openapi())
 
 
-def _noted(body: QueryRequest) -> dict[str, str]:
-    noted = {"question_sha256": question_sha256(body.question)}
-    return noted | ({"purpose": body.purpose} if body.purpose else {})
+def _id(text: str) -> str:
+    """Spell a document's id as the record does: what is none may be any text, and people's names in it."""
+    return text if _DOCUMENT_ID.fullmatch(text) else "?"
 
 
 def _hit(hit: Hit) -> HitBody:
@@ -150,22 +166,30 @@ class Ingress:
         self._sync = sync
         self._freshness = freshness
         self._metrics = Metrics("ingress")
-        self._answering = Answering(retrieval, generation, self._metrics, args.generation.context_chunks)
-        self._retrieval = retrieval
         self._ledger = Ledger(args.store.ledger)
+        sources = SourceNames(self._ledger.classifications.source_names)
+        self._answering = Answering(retrieval, generation, self._metrics, args.generation.context_chunks, sources)
+        self._retrieval = retrieval
         self._scrape_token = scrape_token(args.identity)
         self._roles = Roles.load(args.identity.roles)
         audit, policies = audit_log(args), policy_version(args)
+        # Before the first request under it.
+        audit.note_policy(policies, policy_parts(args), "service")
+        self._hashes = KeyedHashes.load(Path(args.compliance.key_file))
         counted = limits(args.limits, self._metrics)
         known = credentials(args.identity, self._ledger, self._roles)
-        screens = Screens(links=Links.to(args.generation.link_hosts))
+        screens = Screens(
+            links=Links.to(args.generation.link_hosts), personal=personal_data(args, self._ledger, self._roles)
+        )
         self._guard = Guard(
             known.identity, self._roles, audit, policies, screens, limits=[counted], charges=[counted.charge]
         )
         api.state.sign_in = sign_in_desk(
-            args.identity, known, self._ledger, self._guard, audit, policies, counted.sign_in
+            args.identity, known, self._ledger, self._guard, audit, policies, counted.sign_in, self._hashes
         )
         self._webhooks = Webhooks(self._ledger, audit, policies)
+        api.state.audit, api.state.refusals = AuditDesk(self._guard, audit), Refusals(audit, policies)
+        api.state.privacy = PrivacyRoutes(self._guard, sync)
         api.state.authenticate = self._guard.authenticate
 
     # ---- questions
@@ -181,7 +205,8 @@ class Ingress:
     @api.post("/v1/retrieve", response_model=RetrieveResponse, responses=_PROBLEMS)
     async def retrieve(self, body: QueryRequest, caller: Caller, request_id: RequestId) -> RetrieveResponse:
         """Give the passages that would answer, best first."""
-        async with self._guard.request(caller, ASK, "retrieve", request_id, _noted(body)) as guarded:
+        noted = self._noted(body, caller)
+        async with self._guard.request(caller, ASK, "retrieve", request_id, noted) as guarded:
             self._check(body)
             found = await self._answering.retrieve(guarded, body, body.top_k)
             guarded.shown(hit.chunk_id for hit in found.hits)
@@ -197,7 +222,8 @@ class Ingress:
     async def chat(self, body: ChatRequest, caller: Caller, request_id: RequestId) -> Any:
         """OpenAI's chat completions: the last user message is the question; citations come with the message."""
         question, options = openai_api.question_of(body, self._args.limits)
-        answer = self._answer(QueryRequest(question=question), options, caller, request_id)
+        purpose = body.metadata.get("purpose") if body.metadata else None
+        answer = self._answer(QueryRequest(question=question, purpose=purpose), options, caller, request_id)
         if body.stream:
             return await streamed(answer, openai_api.events(body), request_id)
         return openai_api.completion(body, await collect(answer))
@@ -216,8 +242,10 @@ class Ingress:
         async with self._guard.request(caller, "rag:upload", "upload", request_id) as guarded:
             uploads = await read_uploads(request, int(self._args.limits.max_upload_mb * 1_000_000))
             overwrite = self._roles.scope(guarded.principal, "documents:write")
-            outcomes = [await self._sync.put.remote(guarded.principal, upload, overwrite) for upload in uploads]
-            guarded.note({"documents": [outcome.document_id for outcome in outcomes]})
+            outcomes: list[Outcome] = []
+            for upload in uploads:
+                outcomes.append(await self._sync.put.remote(guarded.principal, upload, overwrite))
+                guarded.note({"documents": [outcome.document_id for outcome in outcomes]})  # also where the next fails
             return upload_response(outcomes)
 
     @api.get("/v1/documents", response_model=DocumentPage, responses=_PROBLEMS)
@@ -231,9 +259,10 @@ class Ingress:
         """List the documents that the caller may see, in order of their id."""
         async with self._guard.request(caller, "rag:view_sources", "documents.list", request_id) as guarded:
             found = await asyncio.to_thread(self._ledger.list, guarded.principal, limit + 1, after)
-        page = found[:limit]
+            page = found[:limit]
+            shown = await self._named(guarded, page)
         more = page[-1].document_id if len(found) > limit else None
-        return DocumentPage(documents=[_document(record) for record in page], next=more)
+        return DocumentPage(documents=shown, next=more)
 
     @api.get("/v1/documents/{document_id}", response_model=DocumentBody, responses=_PROBLEMS)
     async def document(self, document_id: str, caller: Caller, request_id: RequestId) -> DocumentBody:
@@ -242,7 +271,10 @@ class Ingress:
             found = await asyncio.to_thread(self._ledger.get, guarded.principal, document_id)
             if found is None:
                 raise NotFound("no such document")
-            return _document(found)
+            shown = await self._named(guarded, [found])
+        if not shown:
+            raise NotFound("no such document")
+        return shown[0]
 
     @api.put("/v1/documents/{document_id}/acl", response_model=DocumentStatus, responses=_PROBLEMS)
     async def set_rule(
@@ -250,7 +282,7 @@ class Ingress:
     ) -> DocumentStatus:
         """Change who may read, and the label; when this answers, no reader sees the old state."""
         rule = AccessRule.of(body.allow, body.deny)
-        detail = {"document": document_id[:64]} | ({} if body.label is None else {"label": body.label.word})
+        detail = {"document": _id(document_id)} | ({} if body.label is None else {"label": body.label.word})
         async with self._guard.request(caller, WRITE, "documents.acl", request_id, detail) as guarded:
             scope = self._roles.scope(guarded.principal, WRITE[0])
             stored = await self._sync.set_rule.remote(guarded.principal, document_id, rule, body.label, scope)
@@ -259,7 +291,7 @@ class Ingress:
     @api.delete("/v1/documents/{document_id}", response_model=DocumentStatus, responses=_PROBLEMS)
     async def delete(self, document_id: str, caller: Caller, request_id: RequestId) -> DocumentStatus:
         """Delete; when this answers, no reader sees it."""
-        detail = {"document": document_id[:64]}
+        detail = {"document": _id(document_id)}
         async with self._guard.request(caller, DELETE, "documents.delete", request_id, detail) as guarded:
             scope = self._roles.scope(guarded.principal, DELETE[0])
             await self._sync.delete.remote(guarded.principal, document_id, scope)
@@ -323,6 +355,22 @@ class Ingress:
 
     # ---- the middle
 
+    async def _named(self, guarded: GuardedRequest, records: Sequence[DocumentRecord]) -> list[DocumentBody]:
+        """Give documents as this caller may see their names, without those that a rule holds back."""
+        names = [
+            Passage(each.document_id, each.source, "", (each.title, each.uri, each.external_id)) for each in records
+        ]
+        shown = await guarded.names(names)
+        return [
+            _document(replace(record, title=each.fields[0], uri=each.fields[1], external_id=each.fields[2]))
+            for record, each in zip(records, shown, strict=True)
+            if each.withheld is None
+        ]
+
+    def _noted(self, body: QueryRequest, caller: Principal) -> dict[str, str]:
+        noted = {"question_hash": self._hashes.of(caller.tenant, "question", body.question)}
+        return noted | ({"purpose": body.purpose if _WORD.fullmatch(body.purpose) else "?"} if body.purpose else {})
+
     def _check(self, body: QueryRequest) -> None:
         if len(body.question) > self._args.limits.max_question_chars:
             raise TooLarge(f"question: at most {self._args.limits.max_question_chars} characters")
@@ -332,7 +380,8 @@ class Ingress:
     async def _answer(
         self, body: QueryRequest, options: Options, caller: Principal, request_id: str
     ) -> AsyncIterator[Text | QueryResponse]:
-        async with self._guard.request(caller, ASK, "query", request_id, _noted(body)) as guarded:
+        noted = self._noted(body, caller)
+        async with self._guard.request(caller, ASK, "query", request_id, noted) as guarded:
             self._check(body)
             openai_api.check_model(options.model, self._args.generation.served_name)
             final = None

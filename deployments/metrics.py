@@ -34,6 +34,7 @@ class Metrics:
         self._late = Counter("rag_freshness_missed", "Changes searchable later than the objective", ("source",))
         self._lag = Gauge("rag_source_lag_seconds", "Since when the index may miss changes", ("source",))
         self._dead_letters = Gauge("rag_dead_letters", "Documents given up", ("source",))
+        self._unsigned = Gauge("rag_audit_unsigned_seconds", "Since the audit record was last signed to its end")
         self._in_work = 0
 
     def request(self, method: str, endpoint: str, status: int, seconds: float) -> None:
@@ -93,6 +94,10 @@ class Metrics:
         self._freshness.observe(seconds, {"source": source})
         if seconds > objective_s:
             self._late.inc(1, {"source": source})
+
+    def unsigned(self, seconds: float) -> None:
+        """Record for how long the audit record has not been signed to its end."""
+        self._unsigned.set(seconds)
 
     def lag(self, source: str, seconds: float) -> None:
         """Record for how long a source has not been listed well."""

@@ -22,10 +22,18 @@ from index.document import Hit
 from index.ledger import Ledger
 from index.settings import AppArgs
 from index.stores import Live, LiveIndex
+from index.suppressions import open_suppressions
 from index.vectors import Candidate
 from policies.errors import Unavailable
 from policies.principals import Principal
+from policies.privacy.suppression import Matcher
 
+GATE = "ledger"
+"""The rule that holds back what the store found and the ledger does not let this caller read in this version."""
+GATE_AGAIN = "right_lost"
+"""The rule that holds back what was let through, and lost its right, or was replaced, while it was ranked or read."""
+SUPPRESSED = "suppressed"
+"""The rule that holds back what mentions somebody whose data were erased, or may not be used at the moment."""
 Mode = Literal["auto", "hybrid", "dense", "keyword"]
 
 
@@ -42,14 +50,14 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Retrieved:
-    """Passages that the caller may read, best first, and what it took. `withheld`: found, and held back.
+    """Passages that the caller may read, best first, and what it took. `withheld`: found, and held back, by rule.
 
     `model_id`: the embedding model that all of it comes from; None where nothing is visible to the caller.
     """
 
     hits: tuple[Hit, ...]
     degraded: tuple[str, ...] = ()
-    withheld: int = 0
+    withheld: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     timings_ms: dict[str, float] = field(default_factory=dict)
     model_id: str | None = None
 
@@ -66,6 +74,7 @@ class Retrieval:
         self._ledger = Ledger(args.store.ledger)
         self._live = Live(args)
         self._live.ask()
+        self._suppressions = open_suppressions(args)
         self._metrics = Metrics("retrieval")
 
     async def search(self, caller: Principal, search: Search) -> Retrieved:
@@ -111,24 +120,35 @@ class Retrieval:
         with self._metrics.stage("reranking", timings):
             ranked = await self._rerank(index, search, vectors, fused, allowed, degraded)
         with self._metrics.stage("gate", timings):
-            best = [allowed[item.id] for item in ranked[: search.top_k]]
+            ordered = [allowed[item.id] for item in ranked]
+            best, suppressed = await asyncio.to_thread(self._unsuppressed, caller.tenant, ordered, live, search.top_k)
             now = await self._gate(best, caller) if best else {}
         scores = {item.id: item.score for item in ranked}
         hits = tuple(_hit(c, now[c.document_id], scores[c.chunk_id]) for c in best if _passes(c, now))
-        withheld = len(candidates) - len(allowed) + len(best) - len(hits)
-        self._metrics.withheld(withheld, "ledger")
+        withheld = {
+            GATE: tuple(key for key in candidates if key not in allowed),
+            GATE_AGAIN: tuple(c.chunk_id for c in best if not _passes(c, now)),
+            SUPPRESSED: suppressed,
+        }
+        self._metrics.withheld(sum(map(len, withheld.values())), "ledger")
         for stage in degraded:
             self._metrics.degraded(stage)
         return Retrieved(hits, tuple(degraded), withheld, timings, index.model_id)
 
     async def confirm(self, caller: Principal, hits: Sequence[Hit]) -> frozenset[str]:
         """Give the chunk ids that may still be shown now: the gate for citations, right before they leave."""
+        return await asyncio.to_thread(self._confirm, caller, hits)
+
+    def _confirm(self, caller: Principal, hits: Sequence[Hit]) -> frozenset[str]:
         keys = [(hit.document_id, hit.version) for hit in hits]
-        live = await asyncio.to_thread(self._ledger.gate, keys, caller)
+        live = self._ledger.gate(keys, caller)
+        matcher = self._suppressions.matcher(caller.tenant, restricting=True)
         return frozenset(
             hit.chunk_id
             for hit, key in zip(hits, keys, strict=True)
-            if hit.document_id in live and live[hit.document_id].key == key
+            if hit.document_id in live
+            and live[hit.document_id].key == key
+            and not _is_suppressed(matcher, hit.text, live[hit.document_id])
         )
 
     async def check_health(self) -> None:
@@ -182,6 +202,28 @@ class Retrieval:
         pairs = zip(others, keys, strict=True)
         return {candidate.chunk_id: float(kept[key] @ vectors.dense) for candidate, key in pairs if key in kept}
 
+    def _unsuppressed(
+        self, tenant: str, ordered: Sequence[Candidate], live: Mapping[str, LiveDocument], wanted: int
+    ) -> tuple[list[Candidate], tuple[str, ...]]:
+        """Give the first passages that may be used, and the ids of those before them that may not.
+
+        What was erased is not shown from the moment that it is on the list, whether or not its rows are rewritten yet,
+        and however old the rows are that somebody put back.
+        """
+        matcher = self._suppressions.matcher(tenant, restricting=True)
+        if not matcher:
+            return list(ordered[:wanted]), ()
+        best: list[Candidate] = []
+        suppressed: list[str] = []
+        for candidate in ordered:
+            if len(best) == wanted:
+                break
+            if _is_suppressed(matcher, candidate.text, live[candidate.document_id]):
+                suppressed.append(candidate.chunk_id)
+            else:
+                best.append(candidate)
+        return best, tuple(suppressed)
+
     async def _gate(self, candidates: Iterable[Candidate], caller: Principal) -> dict[str, LiveDocument]:
         keys = [(c.document_id, c.version) for c in candidates]
         return await asyncio.to_thread(self._ledger.gate, keys, caller) if keys else {}
@@ -211,6 +253,11 @@ class Retrieval:
             degraded.append("reranking")
         found = {c.chunk_id: score for c, score in zip(first, scores, strict=True) if score is not None}
         return rerank(fused, found, self._reranking_settings.weight)
+
+
+def _is_suppressed(matcher: Matcher, text: str, document: LiveDocument) -> bool:
+    names = (document.title, document.uri, document.external_id)
+    return bool(matcher) and (bool(matcher.find(text)) or any(map(matcher.names, names)))
 
 
 def _passes(candidate: Candidate, live: Mapping[str, LiveDocument]) -> bool:

@@ -19,7 +19,7 @@ from index.ledger import Ledger
 from index.revocations import RevocationList
 from index.sessions import Refresh, Session
 from index.sign_in_settings import SessionSettings
-from policies.audit_chain import AuditOutcome, Detail
+from policies.audit_chain import AuditIntent, AuditOutcome, Detail
 from policies.errors import InvalidRequest, RayragError, SignInRefused, Unavailable
 from policies.guard import Recorder, outcome_of
 from policies.principals import Principal
@@ -62,12 +62,18 @@ class SignInRecord:
         line = AuditOutcome(request_id, actor, tenant, action, self.policy_version, outcome, detail=detail)
         await asyncio.to_thread(self.audit.outcome, line)
 
+    async def intent(self, request_id: str, action: str, actor: str, tenant: str, detail: Detail) -> None:
+        """Write what is about to happen. Raises `Unavailable` where it cannot be written: then nothing may happen."""
+        line = AuditIntent(request_id, actor, tenant, action, self.policy_version, detail)
+        await asyncio.to_thread(self.audit.intent, line)
+
     async def failed(
         self, request_id: str, action: str, error: RayragError, actor: str, tenant: str, detail: Detail
     ) -> None:
         """Write a line for what was refused, or could not be done."""
         reason = error.reason if isinstance(error, SignInRefused) else type(error).__name__
         await self.write(request_id, action, outcome_of(error), actor, tenant, {**detail, "reason": reason})
+        error.recorded = True
 
 
 class SessionDesk:
@@ -109,9 +115,10 @@ class SessionDesk:
         until = now + self._settings.longest_s
         session = Session(session_id, who, way, person.handle, now, now, until)
         opened, refresh = self._next(who, session, now, hand_over)
+        await self._record.intent(request_id, "auth.sign_in", who.subject, who.tenant, {"way": way})
         try:
             await asyncio.to_thread(self._sessions.start, session, refresh)
-        except SignInRefused as error:
+        except (SignInRefused, Unavailable) as error:
             detail = {"way": way}
             await self._record.failed(request_id, "auth.sign_in", error, who.subject, who.tenant, detail)
             raise
@@ -156,6 +163,9 @@ class SessionDesk:
             await asyncio.to_thread(self._sessions.end, session.session_id, "directory")
             self._revocations.forget()
             raise
+        # Not before it is known that the session goes on: what is over can be repeated without end.
+        noted = {"way": session.way, "session": session.session_id}
+        await self._record.intent(request_id, "auth.refresh", who.subject, who.tenant, noted)
         opened, refresh = self._next(who, session, self._clock(), False)
         try:
             await asyncio.to_thread(self._sessions.rotate, used, who, refresh)
@@ -202,10 +212,12 @@ class SessionDesk:
         ours = self._signer is not None and verified.issuer == self._signer.issuer.issuer
         if ours and verified.token_id is not None:
             session_id = await asyncio.to_thread(self._sessions.of_token, verified.token_id)
+            detail |= {"session": session_id} if session_id is not None else {}
+            await self._record.intent(request_id, "auth.logout", who.subject, who.tenant, detail)
             if session_id is not None:
-                detail["session"] = session_id
                 await asyncio.to_thread(self._sessions.end, session_id, who.subject)
         elif verified.token_id is not None:
+            await self._record.intent(request_id, "auth.logout", who.subject, who.tenant, detail)
             await asyncio.to_thread(self._revoked.revoke_token, verified.token_id, who.subject, who.tenant)
         else:
             raise InvalidRequest("this token has no id, so it cannot be revoked: it ends by itself")

@@ -11,6 +11,7 @@ from deployments.signing_in import SigningIn
 from index.ledger import Ledger
 from index.settings import IdentitySettings
 from policies.guard import Guard, Recorder
+from policies.keyed_hashes import KeyedHashes
 from policies.limits import Rate
 from policies.signing_in.attempts import AddressAttempts
 
@@ -23,6 +24,7 @@ def sign_in_desk(
     audit: Recorder,
     policy_version: str,
     count: CountAttempt,
+    hashes: KeyedHashes,
 ) -> SignInDesk:
     """Build it. Raises `ConfigurationError` naming the setting that is wrong."""
     settings, built, threads = identity.sign_in, ways(identity), DirectoryThreads()
@@ -52,5 +54,6 @@ def sign_in_desk(
         count,
         AddressAttempts(per_address),
         secure=(settings.public_url or "").startswith("https:"),
+        hashes=hashes,
     )
     return SignInDesk(desk, guard, signing_in)

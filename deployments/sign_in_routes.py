@@ -20,7 +20,7 @@ from deployments.session_desk import OpenedSession, RevocationOrder, SessionDesk
 from deployments.sign_in_ways import PATH
 from deployments.signing_in import BegunSignIn, FinishedSignIn, SigningIn
 from policies.errors import InvalidRequest, NotFound, UnsupportedType
-from policies.guard import Guard
+from policies.guard import KNOWN, Guard
 from policies.signing_in.sealing import LIFETIME_S
 
 FORM = "application/x-www-form-urlencoded"
@@ -207,9 +207,10 @@ async def log_out(desk: Desk, caller: Caller, token: BearerToken, request_id: Re
 
 
 @router.get("/me", response_model=MeResponse, responses=_GUARDED)
-async def me(desk: Desk, caller: Caller, token: BearerToken) -> MeResponse:
+async def me(desk: Desk, caller: Caller, token: BearerToken, request_id: RequestId) -> MeResponse:
     """Say who calls, and until when the token holds."""
-    verified = await desk.desk.verified(token)
+    async with desk.guard.request(caller, KNOWN, "auth.me", request_id):
+        verified = await desk.desk.verified(token)
     return MeResponse(
         subject=caller.subject,
         tenant=caller.tenant,

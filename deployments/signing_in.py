@@ -20,6 +20,7 @@ from deployments.session_desk import UNKNOWN, CountAttempt, OpenedSession, Sessi
 from deployments.sign_in_ways import PATH, Ways
 from index.sessions import Sessions
 from policies.errors import NotFound, RayragError, SignInRefused, Unavailable
+from policies.keyed_hashes import KeyedHashes
 from policies.sessions import hashed
 from policies.signing_in.attempts import AddressAttempts, counted_name
 from policies.signing_in.ldap import TOO_MANY
@@ -70,6 +71,7 @@ class SigningIn:
         count: CountAttempt,
         addresses: AddressAttempts,
         secure: bool,
+        hashes: KeyedHashes,
         refused_after_s: float = REFUSED_AFTER_S,
     ) -> None:
         self._ways = ways
@@ -81,6 +83,7 @@ class SigningIn:
         self._count = count
         self._addresses = addresses
         self.secure = secure
+        self._hashes = hashes
         self._refused_after_s = refused_after_s
 
     def ways(self) -> list[tuple[Kind, str]]:
@@ -104,7 +107,8 @@ class SigningIn:
         await asyncio.to_thread(self._count, way, counted)
         began = time.monotonic()
         # Not the name as it was typed: people type passwords there.
-        detail = {"way": way, "username_sha256": hashlib.sha256(counted.encode("utf-8", "replace")).hexdigest()}
+        tenant = self._ways.tenants.get(way, "")
+        detail = {"way": way, "username_hash": self._hashes.of(tenant, "username", counted)}
         try:
             person = await self._threads.run(
                 directory.sign_in, username, password, partial(self._count, f"{way}:entry")

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import time
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,19 +15,34 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import idempotent
-from index.document import DocumentRef, document_id
+from deployments.privacy_desk import PrivacyDesk
+from index.document import DocumentRef, Vectors, document_id
 from index.ledger import Ledger
 from index.ledger_records import HeldDocument, StoredDocument
 from index.models import live_tokenizer
+from index.privacy_requests import PrivacyRequest
 from index.settings import AppArgs
 from index.stores import ModelsChanged, Stores
+from index.suppressions import open_suppressions
 from ingest.chunking import Chunker
 from ingest.connector import Entry, InlineDocument
+from ingest.privacy_work import Asked
 from ingest.report import Outcome
 from ingest.sandbox import Parser
-from ingest.stages import PIPELINE_KEY, Embedded, Preparation, Prepared, change_rights, stamped, sweep, write
+from ingest.screening import Screening
+from ingest.stages import (
+    Embedded,
+    Preparation,
+    Prepared,
+    change_rights,
+    held_against,
+    pipeline_key,
+    stamped,
+    sweep,
+    write,
+)
 from policies.access import AccessRule
-from policies.errors import Conflict, InvalidRequest, NotFound
+from policies.errors import Conflict, Held, InvalidRequest, NotFound
 from policies.grants import Scope
 from policies.labels import Label
 from policies.principals import Principal
@@ -59,9 +75,10 @@ class Sync:
     def __init__(self, args: AppArgs, embedding: DeploymentHandle[Any]) -> None:
         parsing = args.ingest.parsing
         self._embedding = embedding
-        self._key = PIPELINE_KEY
         self._default_label = args.identity.default_label
         self._ledger = Ledger(args.store.ledger)
+        self._screening = Screening.of(args, self._ledger)
+        self._suppressions = open_suppressions(args)
         self._store = Stores(args)
         self._store.open()
         self._prepare = Preparation(
@@ -70,8 +87,11 @@ class Sync:
             Chunker(args.ingest.chunking, live_tokenizer(args)),
             parsing.max_attempts,
             int(parsing.max_file_mb * 1_000_000),
+            self._suppressions,
+            screen=self._screening,
         )
         self._parsing = asyncio.Lock()  # one parser child
+        self._privacy = PrivacyDesk(args, self._passages)
 
     async def put(self, caller: Principal, upload: Upload, overwrite: Scope) -> Outcome:
         """Index a document, or its next version. `overwrite`: also what others uploaded there and the caller may read.
@@ -85,12 +105,14 @@ class Sync:
         async with self._parsing:
             prepared = await asyncio.to_thread(self._prepare, entry, lambda *_: upload.data or b"", caller.subject)
         if isinstance(prepared, Outcome):
+            if prepared.failure is Held:
+                raise Held(prepared.reason or "held")
             return await self._unchanged(prepared, entry)
         try:
             outcome = await self._write(prepared)
-        except ModelsChanged:  # between the embedding and the writing
+        except ModelsChanged:  # between the embedding and the writing; or what may be written did
             outcome = await self._write(prepared)
-        if outcome.status != "indexed":
+        if outcome.status == "unchanged":
             raise Conflict(_OVERTAKEN)
         return outcome
 
@@ -108,19 +130,42 @@ class Sync:
     async def delete(self, caller: Principal, document_id: str, scope: Scope) -> StoredDocument:
         """Delete. From the ledger's commit on no reader sees it; its rows go right after. Raises as `set_rule`."""
         stored = (await asyncio.to_thread(self._managed, caller, document_id, scope)).document
+        held = await asyncio.to_thread(self._ledger.holds.of, [document_id])
+        if document_id in held:
+            raise Held(held[document_id])
         await asyncio.to_thread(self._ledger.delete, [document_id])
         await asyncio.to_thread(sweep, self._ledger, self._store, [document_id])
         return stored
 
+    async def open_privacy(self, tenant: str, by: str, asked: Asked) -> PrivacyRequest:
+        """Take a person's request. Raises `InvalidRequest` for an unclear one, `Conflict` for data that are held."""
+        return await self._privacy.open(tenant, by, asked)
+
+    async def privacy(self, tenant: str, request_id: str) -> PrivacyRequest:
+        """Give a tenant's request. Raises `NotFound`, also for another tenant's."""
+        return await self._privacy.get(tenant, request_id)
+
+    async def privacy_export(self, tenant: str, request_id: str) -> bytes | None:
+        """Give the zip of an access or a portability request; None where there is none, or no longer."""
+        return await self._privacy.export(tenant, request_id)
+
     async def check_health(self) -> None:
-        """Raise when the store does not answer."""
+        """Raise when the store does not answer. As often, look after people's requests that lost their worker."""
         await asyncio.to_thread(self._store.healthy)
+        self._privacy.look()
+
+    async def _passages(self, texts: Sequence[str]) -> tuple[list[Vectors], list[bool]]:
+        return await idempotent(lambda: self._embedding.passages.remote(list(texts)))
 
     async def _write(self, prepared: Prepared) -> Outcome:
+        held, kept_out = await asyncio.to_thread(held_against, [prepared], self._suppressions)
+        if kept_out:
+            return kept_out[0]
+        prepared = held[0]
         vectors, computed = await idempotent(lambda: self._embedding.passages.remote(prepared.texts))
         embedded = Embedded(prepared, tuple(vectors), sum(computed))
         run_id = f"upload-{uuid.uuid4().hex}"
-        (outcome,) = await asyncio.to_thread(write, [embedded], self._ledger, self._store, run_id)
+        (outcome,) = await asyncio.to_thread(write, [embedded], self._ledger, self._store, run_id, self._suppressions)
         return outcome
 
     async def _unchanged(self, outcome: Outcome, entry: Entry) -> Outcome:
@@ -161,7 +206,8 @@ class Sync:
             size_bytes=len(content or b""),
             seen_at=seen_at,
         )
-        return stamped(Entry(ref=ref, location=upload.uri, inline=upload.inline), self._key)
+        key = pipeline_key(self._screening, caller.tenant, source)
+        return stamped(Entry(ref=ref, location=upload.uri, inline=upload.inline), key)
 
     def _label(self, caller: Principal, upload: Upload, document_id: str) -> Label:
         held = self._ledger.held(document_id)

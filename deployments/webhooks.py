@@ -1,7 +1,7 @@
 """Webhooks: somebody says that documents of a source changed, and signs it (Standard Webhooks).
 
-    signed for this source? -> JSON? -> not too many? -> not heard already? -> what it names is in the ledger, to be
-    looked at -> on the record -> 202
+    signed for this source? -> JSON? -> not too many? -> not heard already? -> on the record -> what it names is in the
+    ledger, to be looked at -> that is on the record -> 202
 
 The caller has no token, so nothing is said before the signature holds: which names there are, which of them rest and
 which take no webhooks is one answer, after the same work. See https://www.standardwebhooks.com for the signature: HMAC
@@ -30,9 +30,9 @@ from index.ledger_records import StoredSource
 from index.settings import read_secret
 from ingest.events import ids_of
 from ingest.source_settings import WebhookSettings
-from policies.audit_chain import AuditOutcome
-from policies.errors import BadSignature, ConfigurationError, Overloaded, UnsupportedType
-from policies.guard import Recorder
+from policies.audit_chain import AuditIntent, AuditOutcome, Detail
+from policies.errors import BadSignature, ConfigurationError, Overloaded, RayragError, UnsupportedType
+from policies.guard import Recorder, outcome_of
 
 PATH = "/v1/webhooks/"
 MAX_BODY_BYTES = 64_000
@@ -94,8 +94,16 @@ class Webhooks:
         if (known := self._heard.get(event)) is not None:
             return int(known)
         ids = ids_of(body, headers)
-        await asyncio.to_thread(self._ledger.hint, target.source_id, ids)
-        await asyncio.to_thread(self._audit.outcome, self._record(source, target, len(ids), request_id))
+        said = self._said(source, target, request_id)
+        detail: Detail = {"source": source, "documents": len(ids)}
+        await asyncio.to_thread(self._audit.intent, AuditIntent(**said, detail=detail))
+        try:
+            await asyncio.to_thread(self._ledger.hint, target.source_id, ids)
+        except RayragError as error:
+            outcome = outcome_of(error)
+            await asyncio.to_thread(self._audit.outcome, AuditOutcome(**said, outcome=outcome, detail=detail))
+            raise
+        await asyncio.to_thread(self._audit.outcome, AuditOutcome(**said, outcome="ok", detail=detail))
         self._heard[event] = len(ids)  # not before: what was answered with 503 comes again under the same id
         return len(ids)
 
@@ -118,16 +126,14 @@ class Webhooks:
             raise Overloaded("too many events of this source", retry_after_s=1)
         self._left[source_id] = left - 1.0, now
 
-    def _record(self, source: str, target: _Target, documents: int, request_id: str) -> AuditOutcome:
-        return AuditOutcome(
-            request_id=request_id,
-            actor=f"webhook:{source}",
-            tenant=target.tenant,
-            action="webhook",
-            policy_version=self._policy_version,
-            outcome="ok",
-            detail={"source": source, "documents": documents},
-        )
+    def _said(self, source: str, target: _Target, request_id: str) -> dict[str, Any]:
+        return {
+            "request_id": request_id,
+            "actor": f"webhook:{source}",
+            "tenant": target.tenant,
+            "action": "webhook",
+            "policy_version": self._policy_version,
+        }
 
     # ---- which sources take webhooks, and their secrets
 

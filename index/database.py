@@ -153,6 +153,25 @@ class Database:
         values = self.read(lambda connection: connection.execute(found).one())
         return [json.loads(value) if isinstance(value, str) else value or [] for value in values]
 
+    def vacuum(self, metadata: MetaData, tries: int = 20) -> None:
+        """Write these tables anew without what was deleted, in the file and in its log; all tables of a SQLite file.
+
+        PostgreSQL locks each table for as long as it is rewritten; its log and backups have terms of their own. Raises
+        `Unavailable` when readers keep SQLite's log from being emptied: call again.
+        """
+        if not self.is_sqlite:
+            for table in metadata.sorted_tables:
+                self.read(lambda connection, name=table.name: connection.exec_driver_sql(f'VACUUM (FULL) "{name}"'))  # type: ignore[misc]
+            return
+        self.read(lambda connection: connection.exec_driver_sql("PRAGMA secure_delete=ON"))
+        self.read(lambda connection: connection.exec_driver_sql("VACUUM"))
+        for attempt in range(tries):
+            busy, _, _ = self.read(lambda c: c.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one())
+            if not busy:
+                return
+            time.sleep(0.05 * (attempt + 1))
+        raise Unavailable(f"readers keep the {self._component} database's log from being emptied: try again")
+
     def dispose(self) -> None:
         """Close the connections that are not in use."""
         self._engine.dispose()

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import DDL, Column, Integer, LargeBinary, MetaData, Table, Text, and_, event, select
+from sqlalchemy import DDL, Column, Integer, LargeBinary, MetaData, Select, Table, Text, and_, event, func, select
 from sqlalchemy.engine import Connection
 
 from index.database import Database
@@ -23,6 +23,7 @@ from policies.errors import Unavailable
 
 VERSION = 1
 BATCH = 500  # hashes in a statement
+PAGE = 5_000
 PRAGMAS: dict[str, str | int] = {
     "page_size": 16_384,  # before journal_mode, which writes the first page
     "journal_mode": "WAL",
@@ -130,6 +131,30 @@ class EmbeddingCache:
         if self._database.is_sqlite:
             self._database.read(_empty_the_log)
         return count
+
+    def count(self, hashes: Collection[bytes]) -> int:
+        """Count the rows of these texts, under every model."""
+
+        def work(connection: Connection) -> int:
+            mine = (embeddings.c.text_hash.in_(batch) for batch in _batches(hashes))
+            return sum(connection.scalar(select(func.count()).where(each)) or 0 for each in mine)
+
+        return self._database.read(work)
+
+    def pages(self) -> Iterator[list[bytes]]:
+        """Go through the hashes of all texts that have a row, under whatever model, in pages of one short read each."""
+        after = b""
+        hashes = select(embeddings.c.text_hash).distinct().order_by(embeddings.c.text_hash).limit(PAGE)
+        while page := self._read_hashes(hashes.where(embeddings.c.text_hash > after)):
+            yield page
+            after = page[-1]
+
+    def _read_hashes(self, rows: Select[tuple[bytes]]) -> list[bytes]:
+        return self._database.read(lambda connection: list(connection.scalars(rows)))
+
+    def vacuum(self) -> None:
+        """Write the database anew without what was deleted. Raises `Unavailable` while readers are in the way."""
+        self._database.vacuum(metadata)
 
     def drop_model(self) -> int:
         """Remove all embeddings of this model, in short transactions, and give how many there were."""

@@ -20,10 +20,13 @@ from sqlalchemy import Select, and_, case, func, or_, select
 from sqlalchemy.engine import Connection
 
 from index.access_rules import AccessRules
+from index.compliance import Classifications
+from index.consents import ConsentRecords
 from index.dead_letters import DeadLetters
 from index.document import DocumentRef
 from index.documents import Documents, batches
 from index.groups import Groups
+from index.holds import Holds
 from index.ledger_records import (
     LedgerCounts,
     NewVersion,
@@ -75,11 +78,16 @@ class Ledger:
         self.groups = Groups(self._database)
         self.revocations = RevocationList(self._database)
         self.sessions = Sessions(self._database)
+        self.holds = Holds(self._database)
+        self.classifications = Classifications(self._database)
+        self.consents = ConsentRecords(self._database)
         # Each noun has its file; here they are one surface, and the names are the same.
         self.tenant_id = self._sources.tenant_id
         self.find_tenant = self._sources.find_tenant
         self.tenant_name = self._sources.tenant_name
         self.source_id = self._sources.source_id
+        self.source_number = self._sources.number
+        self.place = self._sources.place
         self.cursor = self._sources.cursor
         self.set_cursor = self._sources.set_cursor
         self.forget_cursor = self._sources.forget_cursor
@@ -192,7 +200,8 @@ class Ledger:
         stored = self.document(document_id)
         if stored is None or stored.deleted:
             raise NotFound(f"no document {document_id}")
-        access_id = self.intern_rule(stored.tenant_id, rule)
+        minimum = self.classifications.minima_of([document_id]).get(document_id)
+        access_id = self.intern_rule(stored.tenant_id, rule.at_least(minimum))
 
         def work(connection: Connection) -> RuleChange:
             document = _lock(connection, document_id)
@@ -216,8 +225,10 @@ class Ledger:
         to follow.
         """
         alike: dict[tuple[int, float], list[str]] = {}
+        minima = self.classifications.minima_of([item.document_id for item in rules])
         for item in rules:
-            alike.setdefault((self.intern_rule(tenant_id, item.rule), item.seen_at), []).append(item.document_id)
+            rule = item.rule.at_least(minima.get(item.document_id))
+            alike.setdefault((self.intern_rule(tenant_id, rule), item.seen_at), []).append(item.document_id)
 
         def work(connection: Connection) -> None:
             for batch in batches(sorted(item.document_id for item in rules)):  # one order of locks: no deadlock
@@ -383,7 +394,7 @@ class Ledger:
         if document.version is None:  # nothing is live that these would misdescribe
             changes |= fresh
         if document.deleted:
-            changes |= told
+            changes |= told | {"external_id": place["external_id"]}  # an erasure took it away
         _update(connection, ref.document_id, changes)
         connection.execute(
             versions.insert().values(

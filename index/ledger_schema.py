@@ -260,6 +260,76 @@ spent_sign_ins = Table(
     Column("until", Double, nullable=False),
 )
 
+holds = Table(
+    "holds",
+    metadata,
+    Column("hold_id", String(32), primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("kind", String(8), nullable=False),  # document, source or subject
+    Column("target", Text, nullable=False),  # an id, a name, a keyed hash
+    Column("reason", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("until", Double),
+    Column("immutable", Boolean, nullable=False),
+    Column("released_at", Double),
+    Column("released_by", Text),
+    Index("holds_by_target", "tenant", "kind", "target"),
+)
+
+consents = Table(
+    "consents",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("purpose", Text, primary_key=True),
+    Column("scope", Text, primary_key=True),  # `*`, `source:NAME`, `subject:KEYED-HASH`
+    Column("granted", Boolean, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("until", Double),
+    Column("by", Text, nullable=False),
+)
+
+classifications = Table(
+    "classifications",
+    metadata,
+    Column("document_id", String(32), primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("label", SmallInteger, nullable=False),
+    Column("minimum", SmallInteger),  # the lowest label that a rule lets the document have; null: none does
+    Column("categories", Text, nullable=False),  # JSON: category to reasons, never a value that was found
+    Column("policy_version", Text, nullable=False),
+    Column("outcome", String(12), nullable=False),  # screened, quarantined or dropped
+    Column("content_hash", String(64), nullable=False, server_default=""),  # of the text and title that were read
+    Column("expires_at", Double),
+    Column("at", Double, nullable=False),
+    Index("classifications_by_source", "tenant", "source"),
+    Index("classifications_by_expiry", "expires_at"),
+)
+
+screening_actions = Table(
+    "screening_actions",
+    metadata,
+    Column("document_id", String(32), primary_key=True),
+    Column("regime", Text, primary_key=True),
+    Column("rule", Text, primary_key=True),
+    Column("entity", Text, primary_key=True),
+    Column("action", Text, primary_key=True),
+    Column("article", Text, nullable=False),
+    Column("count", Integer, nullable=False),
+    Index("screening_actions_by_regime", "regime"),
+)
+
+reviews = Table(
+    "reviews",
+    metadata,
+    Column("document_id", String(32), primary_key=True),  # released: by a person, this content of it
+    Column("content_hash", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
 index_state = Table(
     "index_state",
     metadata,

@@ -8,6 +8,9 @@
 Questions are answered by the live model alone. Whatever is written is written for every model that is held, so that a
 promotion shows all and a rollback loses nothing.
 
+A model's rows can be rewritten into another collection, its next generation, so that nothing of what was deleted stays
+on the disk (`ingest.purge`): both are held and written for meanwhile, as if they were two models.
+
 That nothing can slip between rests on one order. A writer reads `held` after its version is begun in the ledger (after
 its rule, its deletion is recorded there), and before it touches a row. So a writer that did not see a model had begun
 before `begin` was committed: what it made live is there to be copied, or its version is among those that were being
@@ -19,7 +22,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +41,13 @@ LIVE: State = "live"
 FILLING: State = "filling"
 PREVIOUS: State = "previous"
 DROPPING: State = "dropping"
-VERSION = 1
+VERSION = 2
+UPGRADES = {
+    1: (
+        "ALTER TABLE models ADD COLUMN generation INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE models ADD COLUMN next_generation INTEGER",
+    )
+}
 MAKES_THE_MODEL = frozenset({"model", "sha256", "max_tokens", "query_prefix", "passage_prefix"})
 """Settings that belong to the model; all others (threads, batches, …) are the configuration's alone."""
 _SWAPPING = "swapping"  # only within a transaction
@@ -58,6 +67,8 @@ models = Table(
     Column("filled_at", Double),  # null: not known to hold all that is live
     Column("live_at", Double),
     Column("comparison", Text),
+    Column("generation", Integer, nullable=False, server_default="0"),  # of the collection that holds its rows
+    Column("next_generation", Integer),  # of the one that they are being rewritten into
 )
 
 
@@ -75,6 +86,20 @@ class HeldModel:
     filled_at: float | None
     live_at: float | None
     comparison: Mapping[str, Any] | None
+    generation: int = 0
+    next_generation: int | None = None
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Names the collection."""
+        return self.model_id, self.generation
+
+    @property
+    def rewritten(self) -> HeldModel | None:
+        """Give the same model in the collection that its rows are being rewritten into: it is being filled."""
+        if self.next_generation is None:
+            return None
+        return replace(self, state=FILLING, generation=self.next_generation, next_generation=None)
 
     def applied_to(self, configured: EmbeddingSettings) -> EmbeddingSettings:
         """Give the settings to load this model with: its own, and the configuration's for the rest."""
@@ -93,13 +118,17 @@ class Models:
     """
 
     def __init__(self, url: str) -> None:
-        self._database = Database(url, metadata, "models", VERSION, PRAGMAS)
+        self._database = Database(url, metadata, "models", VERSION, PRAGMAS, UPGRADES)
 
     def held(self) -> tuple[HeldModel, ...]:
-        """Give the models that rows are written for, the live one first: at most two."""
+        """Give the models that rows are written for, the live one first: at most two, and each twice at most.
+
+        Twice while its rows are rewritten: then the second is `rewritten`.
+        """
         rows = select(models).where(models.c.state != DROPPING)
         found = [_held(row) for row in self._database.read(lambda connection: connection.execute(rows).all())]
-        return tuple(sorted(found, key=lambda model: model.state != LIVE))
+        found.sort(key=lambda model: model.state != LIVE)
+        return tuple(each for model in found for each in (model, model.rewritten) if each is not None)
 
     def live(self) -> HeldModel:
         """Give the model that answers questions. Raises `NotFound` before the first start (see `settle`)."""
@@ -263,6 +292,39 @@ class Models:
         gone = models.delete().where(models.c.model_id == model_id, models.c.state == DROPPING)
         self._database.write(lambda connection: connection.execute(gone))
 
+    # ---- a rewriting of a model's rows
+
+    def begin_rewriting(self, model_id: str) -> HeldModel:
+        """Hold another collection of the same model as well, to be filled; one that is being filled goes on.
+
+        Gives the model in that collection. Raises `Conflict` for a model that is not held, or is being filled itself.
+        """
+
+        def work(connection: Connection) -> None:
+            state = self._locked(connection).get(model_id)
+            if state is None or state in (FILLING, DROPPING):
+                raise Conflict(
+                    f"{model_id} is {'being filled' if state == FILLING else 'not held'}: finish the reindex first"
+                )
+            here = models.c.model_id == model_id, models.c.next_generation.is_(None)
+            connection.execute(models.update().where(*here).values(next_generation=models.c.generation + 1))
+
+        self._database.write(work)
+        found = self.get(model_id)
+        rewritten = None if found is None else found.rewritten
+        assert rewritten is not None, "it was just written"
+        return rewritten
+
+    def end_rewriting(self, model_id: str) -> HeldModel:
+        """Let the rewritten collection be the model's, and hold the former one no longer. One transaction."""
+        here = models.c.model_id == model_id, models.c.next_generation.is_not(None)
+        change = models.update().where(*here).values(generation=models.c.next_generation, next_generation=None)
+        self._database.write(lambda connection: connection.execute(change))
+        found = self.get(model_id)
+        if found is None:
+            raise NotFound(f"the index holds no embedding model {model_id}")
+        return found
+
     def close(self) -> None:
         """Close the connections that are not in use."""
         self._database.dispose()
@@ -344,4 +406,6 @@ def _held(row: Any) -> HeldModel:
         filled_at=row.filled_at,
         live_at=row.live_at,
         comparison=None if row.comparison is None else json.loads(row.comparison),
+        generation=row.generation,
+        next_generation=row.next_generation,
     )

@@ -13,10 +13,13 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from index.compliance_settings import COMPLIANCE_KEY
+from index.compliance_settings import ComplianceSettings as ComplianceSettings
 from index.issuer_settings import IssuerSettings as IssuerSettings
 from index.labels import LabelWord
 from index.limit_settings import HttpSettings as HttpSettings
 from index.limit_settings import LimitSettings as LimitSettings
+from index.regimes import policies_of
 from index.sections import Section as Section
 from index.sign_in_settings import SESSION_KEY, SessionSettings, SignInSettings
 from policies.errors import ConfigurationError
@@ -68,9 +71,29 @@ class StoreSettings(Section):
         default="sqlite:///${data_dir}/embeddings.sqlite", description="cache of dense and token vectors"
     )
     audit: str = "sqlite:///${data_dir}/audit.sqlite"
+    suppressions: str | None = Field(
+        default=None,
+        description="where the list of what was erased is kept, apart from what a backup of the rest puts back; "
+        "none: a file beside the data directory, and with PostgreSQL the ledger's database",
+    )
     audit_key_file: str = Field(
         default="${data_dir}/secrets/audit.pem",
         description="Ed25519 private key that signs the audit record's checkpoints; made where there is none",
+    )
+    audit_checkpoint_s: float = Field(
+        default=60.0, ge=1, le=86_400, description="how often the audit record's newest line is signed"
+    )
+    audit_anchor: str | None = Field(
+        default=None,
+        description="where signed checkpoints are copied to, out of the reach of who keeps the record: a file that "
+        "ends in .jsonl, a directory, or any address that fsspec knows",
+    )
+    audit_segments: str | None = Field(
+        default=None, description="a directory for the record's older part; none: all of it stays in the database"
+    )
+    audit_segment_records: int = Field(default=1_000_000, ge=2, description="so many records make a segment")
+    audit_keep_days: int | None = Field(
+        default=None, ge=1, description="records that are in segments leave the database after so long; none: never"
     )
     dense_index: Literal["FLAT", "HNSW", "AUTOINDEX"] = "FLAT"
     consistency: Literal["Strong", "Bounded", "Session", "Eventually"] = "Strong"
@@ -213,6 +236,7 @@ class AppArgs(Section):
     generation: GenerationSettings = GenerationSettings()
     limits: LimitSettings = LimitSettings()
     http: HttpSettings = HttpSettings()
+    compliance: ComplianceSettings = ComplianceSettings()
 
     @field_validator("data_dir")
     @classmethod
@@ -231,6 +255,9 @@ class AppArgs(Section):
             if isinstance(identity, dict) and isinstance(identity.get("sessions", {}), dict):
                 sessions = {"key_file": SESSION_KEY, **identity.get("sessions", {})}
                 values = {**values, "identity": {**identity, "sessions": sessions}}
+            compliance = values.get("compliance") or {}
+            if isinstance(compliance, dict):
+                values = {**values, "compliance": {"key_file": COMPLIANCE_KEY, **compliance}}
             return _replace(values, data_dir)
         return values
 
@@ -281,13 +308,18 @@ def load(serve_config: Path, data_dir: str | None = None) -> AppArgs:
 def parse(args: dict[str, Any], where: str = "args") -> AppArgs:
     """Check the configuration's values. Raises `ConfigurationError` as `load` does."""
     try:
-        return AppArgs.model_validate(args)
+        found = AppArgs.model_validate(args)
     except ValidationError as error:
         lines = []
         for problem in error.errors():
             path = ".".join(str(part) for part in problem["loc"])
             lines.append(f"{where}: args.{path}: {problem['msg']}{_allowed(problem)}")
         raise ConfigurationError("\n".join(lines)) from error
+    try:
+        policies_of(found.compliance)  # what the regimes' files say is known only when they are read
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error.detail}") from error
+    return found
 
 
 def _allowed(problem: Any) -> str:

@@ -58,6 +58,10 @@ class Sources:
             self._ids[tenant, source] = known
         return known
 
+    def number(self, tenant: str, source: str) -> int:
+        """Give the id of a tenant's source, adding what is missing."""
+        return self.place(tenant, source)[1]
+
     def cursor(self, source_id: int) -> str | None:
         """Give where the last listing of the source ended."""
         found = select(cursors.c.value).where(cursors.c.source_id == source_id)

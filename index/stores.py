@@ -22,6 +22,8 @@ from policies.errors import Unavailable
 T = TypeVar("T")
 KEPT_S = 1.0
 """For this long a process may go on answering from the model that was live."""
+MOST_OPEN = 4
+"""Two models, each of them in two collections while its rows are rewritten."""
 
 
 class ModelsChanged(Unavailable):
@@ -51,7 +53,7 @@ class Stores:
         while True:
             self._opened.store(live).point_alias()
             now = self._models.live()
-            if now.model_id == live.model_id:
+            if now.place == live.place:
                 return
             live = now
 
@@ -94,7 +96,7 @@ class Stores:
             try:
                 done.append(work(self._opened.store(model), model))
             except Unavailable:
-                if model.model_id in {each.model_id for each in self._models.held()}:
+                if model.place in {each.place for each in self._models.held()}:
                     raise
         return done
 
@@ -122,6 +124,7 @@ class Live:
         self._embeddings = EmbeddingCache(args.store.embeddings, "")
         self._lock = Lock()
         self._kept: tuple[float, LiveIndex] | None = None
+        self._place: tuple[str, int] | None = None
 
     def kept(self) -> LiveIndex | None:
         """Give the live index without asking; None when it was asked for too long ago."""
@@ -134,8 +137,9 @@ class Live:
             asked_at = time.monotonic()
             model = self._models.live()
             found = self._kept[1] if self._kept is not None else None
-            if found is None or found.model_id != model.model_id:
+            if found is None or self._place != model.place:
                 found = LiveIndex(model.model_id, self._opened.store(model), self._embeddings.of(model.model_id))
+                self._place = model.place
             self._kept = asked_at, found
             return found
 
@@ -146,15 +150,15 @@ class _Opened:
     def __init__(self, settings: StoreSettings) -> None:
         self._settings = settings
         self._lock = Lock()
-        self._stores: dict[str, VectorStore] = {}
+        self._stores: dict[tuple[str, int], VectorStore] = {}
 
     def store(self, model: HeldModel) -> VectorStore:
         with self._lock:
-            found = self._stores.pop(model.model_id, None)
+            found = self._stores.pop(model.place, None)
             if found is None:
-                found = VectorStore(self._settings, model.model_id, model.dim)
+                found = VectorStore(self._settings, model.model_id, model.dim, model.generation)
                 found.open()
-            self._stores[model.model_id] = found  # the last used stands last
-            while len(self._stores) > 2:
+            self._stores[model.place] = found  # the last used stands last
+            while len(self._stores) > MOST_OPEN:
                 del self._stores[next(iter(self._stores))]
             return found

@@ -12,7 +12,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from threading import Lock
@@ -56,6 +56,7 @@ _STORED = [*_FIELDS, "tenant_id", "context", "analysed"]
 # The client's own default pings an idle connection every 10 s, which Milvus Lite's server answers by closing it.
 _GRPC_OPTIONS = {"grpc.keepalive_time_ms": 600_000, "grpc.keepalive_permit_without_calls": 0}
 _DOCUMENT_ID = re.compile(r"[0-9a-f]{32}")
+_TEXT_HASH = re.compile(r"[0-9a-f]{64}")
 
 T = TypeVar("T")
 
@@ -185,11 +186,12 @@ class VectorStore:
     Raises `Unavailable` from every method when Milvus cannot be reached or refuses.
     """
 
-    def __init__(self, settings: StoreSettings, model_id: str, dim: int) -> None:
+    def __init__(self, settings: StoreSettings, model_id: str, dim: int, generation: int = 0) -> None:
         self._settings = settings
         self._dim = dim
         self.model_id = model_id
-        self.collection = f"chunks_{model_id}_{SCHEMA_VERSION}".replace("-", "_").replace(".", "_")
+        self._base = f"chunks_{model_id}_{SCHEMA_VERSION}".replace("-", "_").replace(".", "_")
+        self.collection = f"{self._base}_g{generation}" if generation else self._base
         self._client = _connect(settings)
         self._starved: OrderedDict[tuple[int, int], None] = OrderedDict()
         self._starved_lock = Lock()
@@ -247,6 +249,36 @@ class VectorStore:
     def _drop(self) -> None:
         if self._client.has_collection(self.collection):
             self._client.drop_collection(self.collection)
+
+    def drop_generations(self, keep: Sequence[str]) -> list[str]:
+        """Remove this model's collections but for those named, and give the names of what is gone."""
+
+        def work() -> list[str]:
+            mine = re.compile(re.escape(self._base) + r"(_g[0-9]+)?")
+            others = [name for name in self._client.list_collections() if mine.fullmatch(name) and name not in keep]
+            for name in others:
+                self._client.drop_collection(name)
+            return others
+
+        return self._call("drop", work)
+
+    def is_lite(self) -> bool:
+        """Say whether Milvus Lite answers, whose compaction rewrites nothing."""
+        return self._call("version", lambda: "lite" in str(self._client.get_server_version()).lower())
+
+    def compact(self, timeout_s: float = 3_600.0) -> None:
+        """Have a server rewrite its segments without what was deleted, and wait until it did."""
+
+        def work() -> None:
+            self._client.flush(self.collection)
+            job = self._client.compact(self.collection)
+            deadline = time.monotonic() + timeout_s
+            while str(self._client.get_compaction_state(job)).lower() not in ("completed", "3"):
+                if time.monotonic() >= deadline:
+                    raise Unavailable("the vector store did not finish its compaction: see its log")
+                time.sleep(1.0)
+
+        self._call("compact", work)
 
     def _create(self) -> None:
         from pymilvus import DataType, Function, FunctionType
@@ -412,6 +444,25 @@ class VectorStore:
         """Fetch whole rows by primary key, without their vectors, to embed them anew; missing ones are left out."""
         return {row["chunk_id"]: _chunk_row(row) for row in self._get(keys, _STORED)}
 
+    def copies(self, keys: Sequence[str]) -> dict[str, ChunkRow]:
+        """Fetch whole rows by primary key with their vectors, to write them elsewhere; missing ones are left out."""
+        found = {}
+        for row in self._get(keys, [*_STORED, "dense"]):
+            dense: Vector = np.asarray(row["dense"], dtype=np.float32)
+            found[row["chunk_id"]] = replace(_chunk_row(row), dense={self.model_id: dense})
+        return found
+
+    def holding(self, text_hashes: Sequence[str]) -> set[str]:
+        """Say which of these texts (hashes of 64 hex digits) some row has, whatever its document and tenant."""
+        there: set[str] = set()
+        for batch in _batches([each for each in text_hashes if _TEXT_HASH.fullmatch(each)], ROWS_PER_CALL):
+            wanted = ", ".join(f'"{each}"' for each in batch)
+            query = partial(
+                self._client.query, self.collection, filter=f"text_hash in [{wanted}]", output_fields=["text_hash"]
+            )
+            there |= {row["text_hash"] for row in self._call("query", query)}
+        return there
+
     def access_ids(self, keys: Sequence[str]) -> dict[str, int]:
         """Say which of these primary keys there are, with the access rule that each row carries."""
         return {row["chunk_id"]: int(row["access_id"]) for row in self._get(keys, ["access_id"])}
@@ -439,6 +490,20 @@ class VectorStore:
         while batch := iterator.next():
             yield from (row["chunk_id"] for row in batch)
         iterator.close()
+
+    def text_hashes(self) -> set[str]:
+        """Give the hash of every text that some row has."""
+        iterator = self._call(
+            "iterate",
+            lambda: self._client.query_iterator(
+                self.collection, batch_size=1000, filter="version >= 0", output_fields=["text_hash"]
+            ),
+        )
+        found: set[str] = set()
+        while batch := iterator.next():
+            found.update(row["text_hash"] for row in batch)
+        iterator.close()
+        return found
 
     def flush(self) -> None:
         """Seal what was written. Milvus Lite searches unsealed rows one by one in Python, about 0.1 ms a row."""

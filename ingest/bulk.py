@@ -17,8 +17,10 @@ import numpy as np
 
 from index.ledger import Ledger
 from index.models import live_tokenizer
+from index.policy_versions import policy_version
 from index.settings import AppArgs
 from index.stores import ModelsChanged, Stores
+from index.suppressions import open_suppressions
 from ingest.chunking import Chunker
 from ingest.connector import Entry
 from ingest.connectors.filesystem import local_path
@@ -27,11 +29,14 @@ from ingest.place import place_settings
 from ingest.priority import step_aside
 from ingest.report import Outcome, Report
 from ingest.sandbox import Parser
+from ingest.screening import Screening
 from ingest.source_settings import SourceSettings
 from ingest.source_sync import Progress, SourceSync
 from ingest.sources import open_connector
-from ingest.stages import PIPELINE_KEY, Embedded, Preparation, Prepared, embed, embed_and_write, write
+from ingest.stages import Embedded, Preparation, Prepared, embed, embed_and_write, pipeline_key, write
 from policies.access import AccessRule
+from policies.audit import AuditLog
+from policies.audit_changes import ChangeRecord
 from policies.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -47,6 +52,7 @@ class Bulk:
     def __init__(self, args: AppArgs, progress: Progress) -> None:
         self._args = args
         self._progress = progress
+        self._audit = AuditLog(args.store.audit)
         self._ledger = Ledger(args.store.ledger)
         self._store = Stores(args)
 
@@ -58,15 +64,18 @@ class Bulk:
         self._store.open()
         name = source_name(uri)
         settings = place_settings(uri, tenant, name, rule)
+        screening = Screening.of(self._args, self._ledger)
         sync = SourceSync(
             settings,
             uri,
             open_connector(settings),
             self._ledger,
             self._store,
-            PIPELINE_KEY,
+            pipeline_key(screening, tenant, name),
             lambda entries: self._stream(settings, entries),
             self._progress,
+            record=ChangeRecord(self._audit, policy_version(self._args), "bulk"),
+            title=screening.title,
         )
         return sync.list(full=True)
 
@@ -148,12 +157,15 @@ class Prepare:
         step_aside(niceness)  # first: what is started from here on inherits it
         parsing = args.ingest.parsing
         chunker = Chunker(args.ingest.chunking, live_tokenizer(args))
+        ledger = Ledger(args.store.ledger)
         self._prepare = Preparation(
-            Ledger(args.store.ledger),
+            ledger,
             Parser(parsing),
             chunker,
             parsing.max_attempts,
             int(parsing.max_file_mb * 1_000_000),
+            open_suppressions(args),
+            screen=Screening.of(args, ledger),
         )
         self._fetch = open_connector(source).fetch
 
@@ -185,6 +197,7 @@ class Write:
         self._store = Stores(args)
         self._store.open()
         self._embed = CachedEmbedder(args)  # loads no model before it is needed
+        self._suppressions = open_suppressions(args)
 
     def __call__(self, batch: Batch) -> Batch:
         items = list(batch["item"])
@@ -194,10 +207,10 @@ class Write:
 
     def _write(self, embedded: list[Embedded]) -> list[Outcome]:
         try:
-            return write(embedded, self._ledger, self._store, self._run_id)
-        except ModelsChanged:  # since they were embedded
+            return write(embedded, self._ledger, self._store, self._run_id, self._suppressions)
+        except ModelsChanged:  # since they were embedded; or what may be written did
             prepared = [item.prepared for item in embedded]
-            return embed_and_write(prepared, self._embed, self._ledger, self._store, self._run_id)
+            return embed_and_write(prepared, self._embed, self._ledger, self._store, self._run_id, self._suppressions)
 
 
 def _column(items: list[Any]) -> Batch:

@@ -73,7 +73,7 @@ def compare(args: AppArgs, model: HeldModel, sample: int, seed: int) -> Comparis
     live, models = LiveVersions(args.store.ledger), Models(args.store.ledger)
     held = models.live()
     models.close()
-    old, new = (VectorStore(args.store, each.model_id, each.dim) for each in (held, model))
+    old, new = (VectorStore(args.store, each.model_id, each.dim, each.generation) for each in (held, model))
     questions = sample_questions(live, old, sample, seed)
     embedders = Embedders(args.embedding)
     texts = [question.text for question in questions]

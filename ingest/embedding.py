@@ -28,7 +28,7 @@ class CachedEmbedder:
         """Give each text's vectors and whether one had to be computed (the second of two equal texts had not)."""
         vectors: list[dict[str, Vector]] = [{} for _ in texts]
         computed = [False] * len(texts)
-        for model in self._models.held():
+        for model in {each.model_id: each for each in self._models.held()}.values():
             found, made = self.under(model, texts)
             for row, vector in enumerate(found):
                 vectors[row][model.model_id] = vector

@@ -13,13 +13,22 @@ from index.vectors import Rows
 from ingest.sources import parse_source
 from ingest.stages import repoint
 from policies.access import NOBODY
+from policies.audit_changes import UNRECORDED, ChangeRecord
 from policies.errors import ConfigurationError, RayragError
 
 EVERYTHING = ("",)
 log = logging.getLogger(__name__)
 
 
-def hide(ledger: Ledger, tenant: str, source_id: int, below: Sequence[str], seen_at: float) -> None:
+def hide(
+    ledger: Ledger,
+    tenant: str,
+    source_id: int,
+    below: Sequence[str],
+    seen_at: float,
+    record: ChangeRecord,
+    name: str,
+) -> None:
     """Give a source's documents whose ids begin with one of `below` to nobody, but for what was heard of later.
 
     The next listing names everything: were the cursor kept, nothing would show them again.
@@ -28,9 +37,14 @@ def hide(ledger: Ledger, tenant: str, source_id: int, below: Sequence[str], seen
     nobody, beginnings = ledger.intern_rule(tenant_id, NOBODY), tuple(below)
     known = (each for each in ledger.known(source_id) if each.access_id != nobody)
     hidden = [RuleSeen(each.document_id, NOBODY, seen_at) for each in known if each.external_id.startswith(beginnings)]
-    if hidden:
+    if not hidden:
+        return
+    with record.run(tenant, source_id, name) as run:
+        run.begins(hide=[each.document_id for each in hidden])
         ledger.forget_cursor(source_id)  # first: whatever happens next, they are listed again
         ledger.set_rules(tenant_id, hidden)
+        for each in hidden:
+            run.became(each.document_id, "hidden")
 
 
 def is_overdue(ledger: Ledger, source_id: int, rights_s: float | None, now: float) -> bool:
@@ -54,11 +68,11 @@ def let_rows_follow(ledger: Ledger, store: Rows, source_id: int) -> None:
         log.warning("source %d: rows of hidden documents could not follow: %s", source_id, error.detail)
 
 
-def hide_overdue(source: StoredSource, ledger: Ledger, store: Rows) -> None:
+def hide_overdue(source: StoredSource, ledger: Ledger, store: Rows, record: ChangeRecord = UNRECORDED) -> None:
     """Hide a kept source that cannot even be opened, where its `rights_s` is over."""
     began_at = time.time()
     if is_overdue(ledger, source.source_id, _rights_s(source), began_at):
-        hide(ledger, source.tenant, source.source_id, EVERYTHING, began_at)
+        hide(ledger, source.tenant, source.source_id, EVERYTHING, began_at, record, source.name)
         let_rows_follow(ledger, store, source.source_id)
 
 

@@ -164,7 +164,7 @@ class Reindex:
         model = self._models.begin_drop(state)
         self._stores.point_alias()
         time.sleep(2 * KEPT_S)  # processes that may still take it for the live one
-        VectorStore(self._args.store, model.model_id, model.dim).drop()
+        VectorStore(self._args.store, model.model_id, model.dim).drop_generations(keep=())
         cache = EmbeddingCache(self._args.store.embeddings, model.model_id)
         cache.drop_model()
         cache.close()
@@ -183,26 +183,38 @@ class Reindex:
                 yield from batch["item"]
 
     def _store(self, model: HeldModel) -> VectorStore:
-        store = VectorStore(self._args.store, model.model_id, model.dim)
+        store = VectorStore(self._args.store, model.model_id, model.dim, model.generation)
         store.open()
         return store
 
     def _await_writers(self, writing: set[tuple[str, int]]) -> None:
-        """Wait for versions whose writers may not know of the new model: they become live, or never will."""
-        deadline = time.monotonic() + self._patience_s
-        while writing := writing & self._live.writing():
-            if time.monotonic() >= deadline:
-                begun = self._ledger.stale_versions(abandoned_after_s=self._patience_s)
-                dead = [version for version in begun if (version.document_id, version.version) in writing]
-                for version in dead:
-                    self._stores.delete(version.document_id, version.version, version.chunk_count)
-                self._ledger.forget_versions(dead)  # a flip of these fails from now on
-            time.sleep(0.2)
+        await_writers(self._live, self._ledger, self._stores, writing, self._patience_s)
 
     def _count_lost(self, lacking: Sequence[LiveVersion]) -> int:
         """Count the documents whose rows the live collection lacks, too: there is nothing to copy."""
         source = self._store(self._models.live())
         return len(_lacking(lacking, source, rights=False))
+
+
+def await_writers(
+    live: LiveVersions,
+    ledger: Ledger,
+    stores: Stores,
+    writing: set[tuple[str, int]],
+    patience_s: float,
+    beat: Callable[[], None] = lambda: None,
+) -> None:
+    """Wait for versions whose writers may not know what changed: they become live, or never will."""
+    deadline = time.monotonic() + patience_s
+    while writing := writing & live.writing():
+        beat()
+        if time.monotonic() >= deadline:
+            begun = ledger.stale_versions(abandoned_after_s=patience_s)
+            dead = [version for version in begun if (version.document_id, version.version) in writing]
+            for version in dead:
+                stores.delete(version.document_id, version.version, version.chunk_count)
+            ledger.forget_versions(dead)  # a flip of these fails from now on
+        time.sleep(0.2)
 
 
 def missing(live: LiveVersions, target: VectorStore, rights: bool = True) -> Iterator[LiveVersion]:
@@ -315,8 +327,8 @@ class Copy:
         model, live = models.get(model_id), models.live()
         if model is None:
             raise NotFound(f"the index holds no embedding model {model_id}")
-        self._source = VectorStore(args.store, live.model_id, live.dim)
-        self._target = VectorStore(args.store, model.model_id, model.dim)
+        self._source = VectorStore(args.store, live.model_id, live.dim, live.generation)
+        self._target = VectorStore(args.store, model.model_id, model.dim, model.generation)
         for store in (self._source, self._target):
             store.open()
         self._live = LiveVersions(args.store.ledger)

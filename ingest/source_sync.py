@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
+from index.document import DocumentRef
 from index.ledger import Ledger
 from index.ledger_records import KnownDocument, RuleSeen
 from index.vectors import Rows
@@ -24,7 +25,9 @@ from ingest.plan import SyncPlan, last_words, plan
 from ingest.report import Outcome, Report
 from ingest.source_settings import SourceSettings
 from ingest.stages import change_rights, narrowed, repoint, stamped, sweep
+from policies.audit_changes import UNRECORDED, ChangeRecord, ChangeRun
 from policies.errors import NotFound, RightsUnreadable, SourceUnavailable
+from policies.labels import Label
 
 Process = Callable[[list[Entry]], Iterator[Outcome]]
 """Brings new text into the index: one outcome for each entry, in any order, as they come."""
@@ -48,6 +51,11 @@ def quiet(_: object) -> None:
     """Take no notice."""
 
 
+def as_it_is(_: DocumentRef, title: str) -> str:
+    """Change no title."""
+    return title
+
+
 class SourceSync:
     """Brings the index to what one source says. Used by one thread at a time."""
 
@@ -62,11 +70,15 @@ class SourceSync:
         process: Process,
         progress: Progress = quiet,
         observe: Observe = quiet,
+        record: ChangeRecord = UNRECORDED,
+        title: Callable[[DocumentRef, str], str] = as_it_is,
     ) -> None:
-        """`key` names the pipeline (`stages.PIPELINE_KEY`). `observe` gets each change's age in seconds when it holds.
+        """`key` names the pipeline (`stages.pipeline_key`). `title` screens one whose document is not read again.
 
-        A change's age counts from when the source says that it happened, else from when somebody made it known, else
-        from the listing before; never from earlier than that. What the first listing finds has no age.
+        `record` gets each change, before and after.
+        `observe` gets each change's age in seconds when it holds. A change's age counts from when the source says that
+        it happened, else from when somebody made it known, else from the listing before; never from earlier than that.
+        What the first listing finds has no age.
         """
         self._settings = settings
         self._aliases = settings.aliases
@@ -77,6 +89,9 @@ class SourceSync:
         self._process = process
         self._progress = progress
         self._observe = observe
+        self._record = record
+        self._screened_title = title
+        self._minima: Mapping[str, Label] = {}
         self.source_id = ledger.source_id(settings.tenant, settings.name, uri)
 
     def list(self, full: bool = False) -> Report:
@@ -132,11 +147,12 @@ class SourceSync:
             elif is_overdue(ledger, self.source_id, settings.rights_s, began_at):
                 below.extend(EVERYTHING)
             if below:
-                hide(ledger, settings.tenant, self.source_id, below, began_at)
+                hide(ledger, settings.tenant, self.source_id, below, began_at, self._record, settings.name)
                 let_rows_follow(ledger, self._store, self.source_id)
             raise
         if unreadable:  # the rows follow with those of all others
-            hide(ledger, settings.tenant, self.source_id, [each.below for each in unreadable], began_at)
+            below = [each.below for each in unreadable]
+            hide(ledger, settings.tenant, self.source_id, below, began_at, self._record, settings.name)
 
     def _heard(self, cursor: str | None, began_at: float) -> _Heard:
         if cursor is None:
@@ -149,6 +165,7 @@ class SourceSync:
 
     def _plan(self, heard: _Heard, unreadable: MutableSequence[Unreadable]) -> SyncPlan:
         tenant_id = self._ledger.tenant_id(self._settings.tenant)
+        self._minima = self._ledger.classifications.minima(self._settings.tenant, self._settings.name)
         return plan(self._told(heard, unreadable), heard.known, lambda rule: self._ledger.intern_rule(tenant_id, rule))
 
     def _told(
@@ -160,16 +177,31 @@ class SourceSync:
             yield self._ours(item) if isinstance(item, Entry) else item
 
     def _ours(self, entry: Entry) -> Entry:
-        """Spell an entry's rule in the names of tokens: no rule of a source comes any other way."""
+        """Spell an entry's rule in the names of tokens, with the label that the document's content demands at least.
+
+        No rule of a source comes any other way.
+        """
         stamp = stamped(entry, self._key)
-        return replace(stamp, ref=replace(stamp.ref, rule=self._aliases.rule(stamp.ref.rule)))
+        rule = self._aliases.rule(stamp.ref.rule).at_least(self._minima.get(stamp.ref.document_id))
+        return replace(stamp, ref=replace(stamp.ref, rule=rule))
 
     def _apply(self, todo: SyncPlan, heard: _Heard) -> Report:
+        with self._record.run(self._settings.tenant, self.source_id, self._settings.name) as run:
+            run.begins(
+                index=_ids(todo.process),
+                rights=_ids([*todo.rights, *todo.narrowed]),
+                rename=_ids(todo.relabelled),
+                reject=_ids(todo.rejected),
+                delete=todo.deleted,
+            )
+            return self._applied(todo, heard, run)
+
+    def _applied(self, todo: SyncPlan, heard: _Heard, changes: ChangeRun) -> Report:
         report = Report(discovered=todo.discovered, unchanged=todo.unchanged)
         report.created, report.updated, report.access_changed = todo.created, todo.updated, todo.access_changed
         run = self._ledger.source_run(self.source_id)
         since = run.as_of if run is not None else None
-        self._settle(todo, heard, report)
+        self._settle(todo, heard, report, changes)
         self._aged([heard.told_at] * len(todo.deleted) + [heard.told_at] * len(todo.rights), since)
         self._progress(report)
         if todo.process:
@@ -179,6 +211,7 @@ class SourceSync:
                 if outcome.status == "unchanged":
                     self._settle_unchanged(outcome, entry, report)
                 report.add(outcome)
+                changes.became(outcome.document_id, outcome.status, outcome.version)
                 if outcome.status == "indexed":
                     self._aged([entry.changed_at or heard.told_at], since)
                 report.seconds = time.time() - heard.began_at
@@ -187,24 +220,34 @@ class SourceSync:
         report.seconds = time.time() - heard.began_at
         return report
 
-    def _settle(self, todo: SyncPlan, heard: _Heard, report: Report) -> None:
+    def _settle(self, todo: SyncPlan, heard: _Heard, report: Report, changes: ChangeRun) -> None:
         """Do what needs no pipeline. Rights and deletions come before any new text, and hold in the ledger at once."""
         ledger, store = self._ledger, self._store
         rules = [RuleSeen(e.ref.document_id, e.ref.rule, e.ref.seen_at) for e in todo.rights]
         rules += self._narrowings(todo.narrowed, heard)
         ledger.set_rules(ledger.tenant_id(self._settings.tenant), rules)
+        held = ledger.holds.of(todo.deleted)
+        todo.deleted[:] = [document_id for document_id in todo.deleted if document_id not in held]
         report.deleted = ledger.delete(todo.deleted, heard.began_at)
         report.indexed += len(todo.rights)
+        for document_id in todo.deleted:
+            changes.became(document_id, "deleted")
+        for rule in rules:
+            changes.became(rule.document_id, "rights")
+        changes.flush()
         sweep(ledger, store)
         for rows in ledger.unwritten_rules(self.source_id):
             repoint(rows, ledger, store)
         for entry in todo.relabelled:
             title = _title(entry, heard.known[entry.ref.document_id])
+            title = title and self._screened_title(entry.ref, title)
             ledger.touch(entry.ref.document_id, entry.ref.fingerprint, entry.ref.uri, title)
+            changes.became(entry.ref.document_id, "renamed")
         for entry in todo.rejected:
             reason = entry.error or "no reason was given"
             ledger.reject(entry.ref, reason, 1)
             report.reject(entry.ref.uri, reason)
+            changes.became(entry.ref.document_id, "quarantined")
 
     def _narrowings(self, entries: Sequence[Entry], heard: _Heard) -> Iterable[RuleSeen]:
         """Leave a live document to those of its readers whom each of its new rules permits, and give it to nobody else.
@@ -272,6 +315,10 @@ class SourceSync:
     def _made_with(self) -> str:
         shown = f"{self._key}|{self._settings.model_dump_json()}"
         return hashlib.sha256(shown.encode()).hexdigest()[:16]
+
+
+def _ids(entries: Sequence[Entry]) -> list[str]:
+    return [entry.ref.document_id for entry in entries]
 
 
 def _title(entry: Entry, known: KnownDocument) -> str | None:

@@ -15,7 +15,7 @@ from index.analysis import ANALYSIS_VERSION, analyse
 from index.document import Chunk, DocumentRef, Extracted, Vectors
 from index.embedding_cache import text_hash
 from index.ledger import Ledger
-from index.ledger_records import NewVersion, RowsToRepoint, WrittenVersion
+from index.ledger_records import NewVersion, RowsToRepoint, StoredDocument, WrittenVersion
 from index.stores import ModelsChanged
 from index.vectors import MAX_TEXT_BYTES, SCHEMA_VERSION, ChunkRow, Rows
 from ingest.chunking import CHUNKER_VERSION, Chunker
@@ -24,13 +24,26 @@ from ingest.hidden import MIN_UNSEEN, warning
 from ingest.parsing import PARSER_VERSION
 from ingest.report import Outcome
 from ingest.sandbox import Parser
+from ingest.screening import Screen, ScreeningFailed, Withheld
+from ingest.suppressing import is_kept_out, kept_out, suppressed, suppressed_chunks
 from policies.access import AccessRule
-from policies.errors import DocumentRejected, RayragError, SourceUnavailable, TooLarge, Unavailable, UnsupportedType
+from policies.errors import (
+    DocumentRejected,
+    Held,
+    RayragError,
+    SourceUnavailable,
+    TooLarge,
+    Unavailable,
+    UnsupportedType,
+)
 from policies.principals import EVERYONE
+from policies.privacy.suppression import Suppressions
 
 Fetch = Callable[[Entry, int], bytes]
 """Gives an entry's bytes, as a connector's `fetch` does."""
-BAD_DOCUMENT = (DocumentRejected, TooLarge, UnsupportedType, SourceUnavailable)
+WRITE_TRIES = 5
+"""Each time something changed in between that is seldom changed."""
+BAD_DOCUMENT = (DocumentRejected, TooLarge, UnsupportedType, SourceUnavailable, Held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +56,8 @@ class Prepared:
     chunks: tuple[Chunk, ...]
     owner: str | None = None
     warning: str | None = None
+    listed: int = 0
+    """The revision of the suppression list that its text was held against."""
 
     @property
     def texts(self) -> list[str]:
@@ -71,7 +86,13 @@ PIPELINE_KEY = f"{PARSER_VERSION}.{CHUNKER_VERSION}.{ANALYSIS_VERSION}.{SCHEMA_V
 """Names what decides a document's rows, but for the document: a change of any makes every document new.
 
 The embedding model is not among it: `rayrag reindex` changes that for all rows at once, and reads no document again.
+The policy of the document's source is, by `pipeline_key`.
 """
+
+
+def pipeline_key(screen: Screen, tenant: str, source: str) -> str:
+    """Name all that decides the rows of a source's documents, its policy on personal data included."""
+    return f"{PIPELINE_KEY}.{screen.key(tenant, source)}"
 
 
 def stamped(entry: Entry, key: str) -> Entry:
@@ -79,15 +100,32 @@ def stamped(entry: Entry, key: str) -> Entry:
     return replace(entry, ref=replace(entry.ref, fingerprint=f"{entry.ref.fingerprint}|{key}", name=entry.name))
 
 
+class ListGrew(ModelsChanged):
+    """Somebody's data were erased since these texts were held against the list: do that again, then embed and write."""
+
+
 class Preparation:
     """The first stage, for one process: it keeps the parser's child alive between documents."""
 
-    def __init__(self, ledger: Ledger, parser: Parser, chunker: Chunker, max_attempts: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        parser: Parser,
+        chunker: Chunker,
+        max_attempts: int,
+        max_bytes: int,
+        suppressions: Suppressions | None = None,
+        *,
+        screen: Screen,
+    ) -> None:
+        """Without `suppressions` nothing is held against the list: for what never sees a person's data."""
+        self._screen = screen
         self._ledger = ledger
         self._parser = parser
         self._chunker = chunker
         self._max_attempts = max_attempts
         self._max_bytes = max_bytes
+        self._suppressions = suppressions
 
     def __call__(self, entry: Entry, fetch: Fetch, owner: str | None = None) -> Prepared | Outcome:
         """Read, parse and chunk. What is wrong with the document becomes its outcome; anything else rises.
@@ -97,6 +135,8 @@ class Preparation:
         failed for a reason outside of it. An error that nobody foresaw counts: the likeliest cause is the document.
         """
         ref = entry.ref
+        if self._suppressions is not None and is_kept_out(ref, matcher := self._suppressions.matcher(ref.tenant)):
+            return kept_out(ref, matcher)  # before anything is noted of it: its name is what was erased
         attempt = self._ledger.begin_attempt(ref, self._max_attempts)
         if attempt is None:
             tried = f"given up after {self._max_attempts} attempts; see the dead letters"
@@ -104,6 +144,8 @@ class Preparation:
         try:
             prepared = self._prepare(entry, fetch, owner)
         except BAD_DOCUMENT as error:
+            if isinstance(error, Withheld):
+                self._withdraw(ref, error)
             self._ledger.reject(ref, error.detail, attempt)
             if isinstance(error, SourceUnavailable):
                 self._ledger.give_back_attempt(ref)
@@ -111,32 +153,63 @@ class Preparation:
         except Unavailable:
             self._ledger.give_back_attempt(ref)
             raise
-        if isinstance(prepared, Prepared):
+        if isinstance(prepared, Prepared) or prepared.status == "quarantined":  # kept out, which is no failure
             self._ledger.give_back_attempt(ref)
         return prepared
 
     def _prepare(self, entry: Entry, fetch: Fetch, owner: str | None) -> Prepared | Outcome:
         ref = entry.ref
         data = self._content(entry, fetch)
-        content_hash = hashlib.sha256(data + b"\x00" + ref.fingerprint.rpartition("|")[2].encode()).hexdigest()
+        content_hash = _content_hash(data, ref.fingerprint)
         stored = self._ledger.document(ref.document_id)
         if stored is not None and stored.version is not None and stored.content_hash == content_hash:
             self._ledger.touch(ref.document_id, ref.fingerprint, ref.uri)
             return Outcome(ref.document_id, ref.external_id, ref.uri, "unchanged", stored.version)
+        self._require_changeable(stored, data)
         if entry.inline is None:
             extracted = self._parser.parse(data, entry.name or ref.external_id)
         else:
             unseen = entry.inline.unseen
             hidden = (("without a width", unseen),) if unseen >= MIN_UNSEEN else ()
             extracted = Extracted(entry.inline.text, entry.inline.title, hidden=hidden)
+        listed = 0
+        if self._suppressions is not None:
+            listed = self._suppressions.revision()  # before the list itself: it may be newer than that, never older
+            matcher = self._suppressions.matcher(ref.tenant)
+            if is_kept_out(ref, matcher, extracted.title):
+                return kept_out(ref, matcher)
+            extracted = suppressed(extracted, matcher)
+        screened = self._screen(entry, extracted, None if stored is None else stored.created_at)
+        ref, extracted, title = screened.ref, screened.extracted, screened.title
         chunks = self._chunker.split(extracted)
         if not chunks:
             raise DocumentRejected("no text in it")
         if any(len(chunk.text.encode("utf-8", "replace")) > MAX_TEXT_BYTES for chunk in chunks):
             # Passages are measured in tokens, and white space has none: the store would refuse the whole batch.
             raise DocumentRejected(f"over {MAX_TEXT_BYTES} bytes of it hold hardly a word")
-        title = extracted.title or ref.title
-        return Prepared(ref, title, content_hash, chunks, owner, warning(extracted.hidden))
+        if title and self._suppressions is not None:
+            title = self._suppressions.redact(ref.tenant, title)[0]
+        return Prepared(ref, title, content_hash, chunks, owner, warning(extracted.hidden), listed)
+
+    def _require_changeable(self, stored: StoredDocument | None, data: bytes) -> None:
+        """Raise `Held` where a record must stay as it is, and this is another text; not for another pipeline's sake."""
+        if stored is None or stored.version is None or stored.content_hash == _content_hash(data, stored.fingerprint):
+            return
+        why = self._ledger.holds.immutable(stored.document_id)
+        if why is not None:
+            raise Held(why)
+
+    def _withdraw(self, ref: DocumentRef, error: Withheld) -> None:
+        """Take away the version that is live, for it is not known to be what may be shown; but not what is held.
+
+        Where nothing could be found out about the new text, one that was screened under the same policy stays.
+        """
+        stored = self._ledger.document(ref.document_id)
+        if stored is None or stored.version is None or self._ledger.holds.of([ref.document_id]):
+            return
+        under = stored.fingerprint.rpartition("|")[2]
+        if not isinstance(error, ScreeningFailed) or under != ref.fingerprint.rpartition("|")[2]:
+            self._ledger.delete([ref.document_id])
 
     def _content(self, entry: Entry, fetch: Fetch) -> bytes:
         if entry.inline is not None:
@@ -144,6 +217,10 @@ class Preparation:
         if entry.location is None:
             raise DocumentRejected("nothing to read")
         return fetch(entry, self._max_bytes)
+
+
+def _content_hash(data: bytes, fingerprint: str) -> str:
+    return hashlib.sha256(data + b"\x00" + fingerprint.rpartition("|")[2].encode()).hexdigest()
 
 
 def quarantined(ref: DocumentRef, error: RayragError) -> Outcome:
@@ -165,31 +242,81 @@ def embed(documents: Sequence[Prepared], embedder: Embed) -> list[Embedded]:
 
 
 def embed_and_write(
-    documents: Sequence[Prepared], embedder: Embed, ledger: Ledger, store: Rows, run_id: str
+    documents: Sequence[Prepared],
+    embedder: Embed,
+    ledger: Ledger,
+    store: Rows,
+    run_id: str,
+    suppressions: Suppressions | None = None,
 ) -> list[Outcome]:
-    """Embed and write, once more where the index came to hold another model in between. Raises as `write`."""
-    try:
-        return write(embed(documents, embedder), ledger, store, run_id)
-    except ModelsChanged:
-        return write(embed(documents, embedder), ledger, store, run_id)
+    """Embed and write, again where the index came to hold another model, or the suppression list grew, in between.
+
+    Raises as `write`.
+    """
+    outcomes: list[Outcome] = []
+    for left in reversed(range(WRITE_TRIES)):
+        documents, kept = held_against(documents, suppressions)
+        outcomes += kept
+        try:
+            return [*write(embed(documents, embedder), ledger, store, run_id, suppressions), *outcomes]
+        except ModelsChanged:
+            if not left:
+                raise
+    raise AssertionError("unreachable")
 
 
-def write(documents: Sequence[Embedded], ledger: Ledger, store: Rows, run_id: str) -> list[Outcome]:
+def held_against(
+    documents: Sequence[Prepared], suppressions: Suppressions | None
+) -> tuple[list[Prepared], list[Outcome]]:
+    """Hold texts against the suppression list where it grew since; and give apart what is not taken in any more."""
+    if suppressions is None:
+        return list(documents), []
+    kept: list[Prepared] = []
+    outcomes: list[Outcome] = []
+    revision = suppressions.revision()
+    for item in documents:
+        matcher = suppressions.matcher(item.ref.tenant)
+        if item.listed == revision or not matcher:
+            kept.append(replace(item, listed=revision))
+        elif is_kept_out(item.ref, matcher, item.title):
+            outcomes.append(kept_out(item.ref, matcher))
+        else:
+            title = item.title and matcher.redact(item.title)[0]
+            chunks = suppressed_chunks(item.chunks, matcher)
+            kept.append(replace(item, title=title, chunks=chunks, listed=revision))
+    return kept, outcomes
+
+
+def write(
+    documents: Sequence[Embedded],
+    ledger: Ledger,
+    store: Rows,
+    run_id: str,
+    suppressions: Suppressions | None = None,
+) -> list[Outcome]:
     """Write each document's next version beside the live one, count it, flip the pointer, then clear the old rows.
 
-    Raises `Unavailable` when the store acknowledges fewer rows than were sent, and `ModelsChanged` as `Stores.upsert`;
-    the live versions then stay.
+    Raises `Unavailable` when the store acknowledges fewer rows than were sent, `ModelsChanged` as `Stores.upsert`, and
+    `ListGrew` where `suppressions` is not what the texts were held against; the live versions then stay. That is asked
+    when the versions are begun: whoever adds to the list waits for those that were begun before (`ingest.erasure`).
     """
     prepared = [document.prepared for document in documents]
     numbers = ledger.begin_versions(
         [NewVersion(item.ref, item.content_hash, len(item.chunks), item.owner) for item in prepared], run_id
     )
+    if suppressions is not None and prepared:
+        revision = suppressions.revision()
+        if any(item.listed != revision for item in prepared):
+            raise ListGrew("the list of what was erased grew: hold these texts against it again")
     rows = [row for document, n in zip(documents, numbers, strict=True) for row in _rows(document, n, ledger)]
     acknowledged = store.upsert(rows)
     if acknowledged != len(rows):
         raise Unavailable(f"the vector store took {acknowledged} of {len(rows)} rows")
     written = [WrittenVersion(item.ref, n, item.title) for item, n in zip(prepared, numbers, strict=True)]
     flipped = ledger.flip_versions(written)
+    for item, n, live in zip(prepared, numbers, flipped, strict=True):
+        if not live:  # also where the ledger forgot the version, as it does with those of writers taken for dead
+            store.delete(item.ref.document_id, n, len(item.chunks))
     sweep(ledger, store, [item.ref.document_id for item in prepared])
     return [_outcome(document, n, live) for document, n, live in zip(documents, numbers, flipped, strict=True)]
 
@@ -202,11 +329,12 @@ def process(
     ledger: Ledger,
     store: Rows,
     run_id: str,
+    suppressions: Suppressions | None = None,
 ) -> list[Outcome]:
     """Bring a few documents into the index, in this process."""
     made = [prepare(entry, fetch) for entry in entries]
     prepared = [item for item in made if isinstance(item, Prepared)]
-    written = embed_and_write(prepared, embedder, ledger, store, run_id) if prepared else []
+    written = embed_and_write(prepared, embedder, ledger, store, run_id, suppressions) if prepared else []
     return [*written, *(item for item in made if isinstance(item, Outcome))]
 
 

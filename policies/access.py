@@ -7,7 +7,7 @@ A rule that allows nobody is valid and means just that. Its label says how much 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from policies.errors import InvalidRequest
 from policies.labels import DEFAULT_LABEL, Label
@@ -41,6 +41,10 @@ class AccessRule:
         names = caller.names
         named = not names.isdisjoint(self.allow) and names.isdisjoint(self.deny)
         return named and self.label <= caller.clearance
+
+    def at_least(self, label: Label | None) -> AccessRule:
+        """Give the rule with this label, or with its own where that is higher."""
+        return self if label is None or label <= self.label else replace(self, label=label)
 
     @property
     def key(self) -> str:

@@ -121,12 +121,15 @@ class CitationChecker:
         self._look_at = 0
         self._places: dict[tuple[int, int, int], int] = {}
 
-    def feed(self, piece: str) -> str:
-        """Take the next piece of the answer. Returns the text that is checked by now, possibly none."""
+    def feed(self, piece: str, before_word: bool = False) -> str:
+        """Take the next piece of the answer. Returns the text that is checked by now, possibly none.
+
+        `before_word`: whoever gives it knows that a word comes next, and not a mark, a number or code.
+        """
         self._pending += piece
         if len(self._pending) < self._look_at:
             return ""
-        cut = _safe_cut(self._pending)
+        cut = min(_safe_cut(self._pending + "a"), len(self._pending)) if before_word else _safe_cut(self._pending)
         # What grows long without a place to cut, such as a code block, is looked at ever less often: time stays linear.
         self._look_at = 0 if cut or len(self._pending) < LONG_CHARS else len(self._pending) * 9 // 8
         ready, self._pending = self._pending[:cut], self._pending[cut:]

@@ -10,6 +10,9 @@ from __future__ import annotations
 class RayragError(Exception):
     """Base of all errors that rayrag raises on purpose. `detail` is safe to show to the caller."""
 
+    recorded = False
+    """Whether the audit record has a line of its own for this one."""
+
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
@@ -54,6 +57,10 @@ class NotFound(RayragError):
 
 class Conflict(RayragError):
     """The state changed under the request."""
+
+
+class Held(Conflict):
+    """A legal hold, or a rule that keeps a record unchanged, stands against it."""
 
 
 class TooLarge(RayragError):

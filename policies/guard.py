@@ -9,7 +9,8 @@ Every check fails closed: a filter that breaks refuses, and a record that cannot
     async with guard.request(caller, "rag:query", "query", request_id) as request:
         question = await request.question(text)
         hits = ...                                       # retrieved for request.principal
-        request.shown([hit.chunk_id for hit in hits], withheld)
+        request.shown([hit.chunk_id for hit in hits])
+        request.withhold([chunk_id, ...], "label")
         ...
     # here, not before, the answer may leave: its outcome is on the record
 """
@@ -17,22 +18,34 @@ Every check fails closed: a filter that breaks refuses, and a record that cannot
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, Protocol, TypeVar
 
+from cachetools import TTLCache
+
 from policies.audit_chain import AuditIntent, AuditOutcome, Detail
 from policies.citations import CheckedAnswer, Evidence, check
+from policies.compliance.actions import Offsets
+from policies.compliance.screening import Passage, PersonalData, Screening, Shown
+from policies.compliance.streaming import Window
 from policies.errors import ContentBlocked, Forbidden, NotFound, Overloaded, RayragError, Unavailable
 from policies.links import Links, without_links
-from policies.outgoing import Outgoing
+from policies.outgoing import Outgoing, Redaction
 from policies.principals import Principal
 
 AT_THE_DOOR = 16
 """Tokens that are looked at side by side, for each replica."""
+KNOWN: tuple[str, ...] = ()
+"""The permission of what everybody may do who is known."""
+MAX_WITHHELD_IDS = 50
+"""So many chunks that were held back are named on the record, for each rule; all of them are counted."""
+LIMITED_S = 60.0
+"""Of what one person is refused for being too much, one line in this time is on the record; the rest is counted."""
+_MAX_LIMITED = 10_000
 
 _T = TypeVar("_T")
 
@@ -80,6 +93,8 @@ class Screens:
     question: tuple[Screen, ...] = ()
     context: tuple[Screen, ...] = ()
     output: tuple[Screen, ...] = ()
+    personal: PersonalData | None = None
+    """What is done with personal data, from the question to the answer; without it nothing is."""
     links: Links = field(default_factory=Links)
     """Where links of an answer may lead, beside its own sources."""
 
@@ -105,19 +120,62 @@ class GuardedRequest:
     _step: _Step = _Step.AUTHORISED
     _shown: dict[str, None] = field(default_factory=dict)
     _withheld: int = 0
+    _withheld_by: dict[str, list[str]] = field(default_factory=dict)
+    _withheld_counts: dict[str, int] = field(default_factory=dict)
     _tokens: int = 0
-    _detail: dict[str, str | int | bool | Sequence[str] | None] = field(default_factory=dict)
+    _detail: dict[str, str | int | bool | Sequence[str] | Mapping[str, int] | None] = field(default_factory=dict)
     _outcome: str = "ok"
+    _screening: Screening | None = None
+    _offsets: dict[str, Offsets] = field(default_factory=dict)
 
     @property
     def read_only(self) -> bool:
         """Whether the caller may only ask in the mode that leaves no trace in history or caches."""
         return self.permission.endswith(":readonly")
 
-    async def question(self, text: str) -> str:
-        """Screen the question. Raises `ContentBlocked`, or `Unavailable` when a filter breaks."""
+    async def question(self, text: str, purpose: str | None = None) -> str:
+        """Screen the question, and why it is asked. Raises `ContentBlocked`, or `Unavailable` when a filter breaks."""
         self._go(_Step.QUESTION)
+        personal = self._screens.personal
+        if personal is not None:
+            self._screening = await asyncio.to_thread(_checked, personal.begin, self.principal, purpose)
         return await self._screened(text, self._screens.question)
+
+    @property
+    def asks_for_passages(self) -> bool:
+        """Whether anything is done to personal data here: `passages` then needs to know where they come from."""
+        return self._screening is not None and not self._screening.asks_nothing
+
+    async def passages(self, found: Mapping[str, Passage]) -> dict[str, Shown]:
+        """Screen passages, best first, by chunk id, for this caller and purpose. Raises as `question` does.
+
+        What a rule holds back is among them, empty, and on the record; `stored` then knows how places moved.
+        """
+        self._go(_Step.CONTEXT)
+        screening = self._screening
+        if screening is None:
+            raise RuntimeError("the question was not screened")
+        screened = await asyncio.to_thread(_checked, screening.passages, list(found.values()))
+        shown = dict(zip(found, screened, strict=True))
+        for chunk_id, each in shown.items():
+            if each.withheld is not None:
+                self.withhold([chunk_id], f"{each.withheld.regime}/{each.withheld.rule}")
+            elif each.edits:
+                self._offsets[chunk_id] = each.offsets
+        return shown
+
+    async def names(self, found: Sequence[Passage]) -> list[Shown]:
+        """Screen what lists documents, and answers no question. Raises as `question` does."""
+        personal = self._screens.personal
+        if personal is None:
+            return [Shown(each.text, each.fields) for each in found]
+        self._screening = await asyncio.to_thread(_checked, personal.naming, self.principal)
+        return await asyncio.to_thread(_checked, self._screening.passages, list(found), False)
+
+    def stored(self, chunk_id: str, start: int, end: int) -> tuple[int, int]:
+        """Give where a part of a passage as it was screened stands in the passage as it is stored."""
+        moved = self._offsets.get(chunk_id)
+        return (start, end) if moved is None else (moved.before(start), moved.before(end, ends=True))
 
     async def context(self, text: str) -> str:
         """Screen one passage before a model reads it. Raises as `question` does."""
@@ -139,7 +197,13 @@ class GuardedRequest:
     def citing(self, evidence: Sequence[Evidence]) -> Outgoing:
         """`cite`, for an answer that is streamed. All of the evidence counts as shown."""
         self.shown(item.chunk_id for item in evidence)
-        return Outgoing(evidence, self._links(evidence))
+        return Outgoing(evidence, self._links(evidence), self._redact())
+
+    def _redact(self) -> Callable[[], Redaction] | None:
+        screening = self._screening
+        if screening is None or not _checked(screening.redacts):
+            return None
+        return lambda: _Failing(_checked(screening.window))
 
     def _links(self, evidence: Sequence[Evidence]) -> Links:
         return Links.to(self._screens.links.hosts, (item.uri for item in evidence))
@@ -148,6 +212,15 @@ class GuardedRequest:
         """Note what this request shows, and how many more passages it held back. Call it before they leave."""
         self._shown.update(dict.fromkeys(chunk_ids))
         self._withheld += withheld
+
+    def withhold(self, chunk_ids: Sequence[str], rule: str) -> None:
+        """Note passages that were found and held back, and the rule that did it, by a name of ours."""
+        if not chunk_ids:
+            return
+        self._withheld += len(chunk_ids)
+        self._withheld_counts[rule] = self._withheld_counts.get(rule, 0) + len(chunk_ids)
+        named = self._withheld_by.setdefault(rule, [])
+        named.extend(chunk_ids[: MAX_WITHHELD_IDS - len(named)])
 
     def spent(self, tokens: int) -> None:
         """Note what a model used for this request; it is charged and recorded however the request ends."""
@@ -169,6 +242,33 @@ class GuardedRequest:
         if not screens:
             return text
         return await asyncio.to_thread(_screen, text, self.principal, screens)
+
+
+def _checked(work: Callable[..., _T], *args: Any) -> _T:
+    """Run a check; what breaks in it refuses."""
+    try:
+        return work(*args)
+    except RayragError:
+        raise
+    except Exception as error:
+        raise Unavailable("A content check is unavailable.") from error
+
+
+class _Failing:
+    """A window whose failures refuse."""
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+
+    @property
+    def before_word(self) -> bool:
+        return self._window.before_word
+
+    def feed(self, piece: str) -> str:
+        return _checked(self._window.feed, piece)
+
+    def finish(self) -> str:
+        return _checked(self._window.finish)
 
 
 def _screen(text: str, principal: Principal, screens: Sequence[Screen]) -> str:
@@ -204,6 +304,7 @@ class Guard:
         self._screens = screens or Screens()
         self._limits = tuple(limits)
         self._charges = tuple(charges)
+        self._limited: TTLCache[tuple[str, str, str], bool] = TTLCache(_MAX_LIMITED, LIMITED_S)
         # Of its own: a slow identity provider must not take the threads in which records are written.
         self._door = ThreadPoolExecutor(AT_THE_DOOR, "authenticate")
 
@@ -223,19 +324,17 @@ class Guard:
         """Let a request in, and put it on the record whatever becomes of it.
 
         `caller`: whom `authenticate` named, never a principal from elsewhere. `permission`: one, or several of which
-        one is enough. The work runs in the body, a stream's to its last event. Whatever the body raises goes on,
-        cancellation included. Raises `Forbidden`, `Overloaded`, and `Unavailable` where the record cannot be written:
-        then no answer may leave.
+        one is enough, or `KNOWN`. The work runs in the body, a stream's to its last event. Whatever the body raises
+        goes on, cancellation included. Raises `Forbidden`, `Overloaded`, and `Unavailable` where the record cannot be
+        written: then no answer may leave.
         """
         asked = (permission,) if isinstance(permission, str) else tuple(permission)
         request = GuardedRequest(caller, "", action, request_id, self._screens)
         request.note(detail or {})
         try:
-            request.permission = self._roles.require_any(caller, asked)
-            if self._limits:
-                await asyncio.to_thread(self._count, caller, action)
+            await self._at_the_door(request, asked)
         except RayragError as error:
-            await self._record_outcome(request, error)
+            await self._record_refusal(request, error)
             raise
         await self._record_intent(request)
         try:
@@ -244,6 +343,33 @@ class Guard:
             await self._record_outcome(request, error)
             raise
         await self._record_outcome(request, None)
+
+    async def _at_the_door(self, request: GuardedRequest, asked: Sequence[str]) -> None:
+        if asked:
+            request.permission = self._roles.require_any(request.principal, asked)
+        if self._limits:
+            await asyncio.to_thread(self._count, request.principal, request.action)
+
+    async def _record_refusal(self, request: GuardedRequest, error: RayragError) -> None:
+        """Record what was refused at the door; of what is too much only the first, or who asks could fill the record.
+
+        What may not be done at all counts against the limits like what may.
+        """
+        if isinstance(error, Forbidden) and self._limits:
+            try:
+                await asyncio.to_thread(self._count, request.principal, request.action)
+            except Overloaded:
+                if self._again(request):
+                    return
+        elif isinstance(error, Overloaded) and self._again(request):
+            return
+        await self._record_outcome(request, error)
+
+    def _again(self, request: GuardedRequest) -> bool:
+        who = request.principal
+        known = (who.tenant, who.subject, request.action) in self._limited
+        self._limited[who.tenant, who.subject, request.action] = True
+        return known
 
     def _count(self, caller: Principal, action: str) -> None:
         for limit in self._limits:
@@ -275,6 +401,11 @@ class Guard:
     async def _record_outcome(self, request: GuardedRequest, error: BaseException | None) -> None:
         who = request.principal
         detail = dict(request._detail)
+        if request._screening is not None:
+            detail |= request._screening.detail()
+        if request._withheld_by:
+            detail["withheld"] = dict(request._withheld_counts)
+            detail |= {f"withheld:{rule}": tuple(named) for rule, named in request._withheld_by.items()}
         if error is not None:
             detail["error"] = type(error).__name__
         outcome = AuditOutcome(
@@ -295,6 +426,9 @@ class Guard:
                 raise
             # Cancellation and faults go on as what they are; the intent without an outcome stays on the record.
             error.add_note(f"The audit outcome could not be written: {failure}")
+            return
+        if isinstance(error, RayragError):
+            error.recorded = True
 
 
 def outcome_of(error: BaseException) -> str:

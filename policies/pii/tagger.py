@@ -34,6 +34,8 @@ PLACES = 7
 _KEPT_WORDS = 40_000
 _AT_ONCE = 4_096
 _REACH = 4
+_ONE_THREAD = 1 << 18
+"""OpenBLAS multiplies on one thread where rows × columns × depth is at most this (SMP_THRESHOLD_MIN × 4)."""
 _Floats = npt.NDArray[np.float32]
 
 
@@ -117,9 +119,9 @@ class Tagger:
         count = len(ids)
         around = surroundings(words, seen.flags[ids], seen.kinds[ids], self._lists)
         small = around[:, 5] == 1
-        hidden = around.astype(np.float32) @ self._surroundings
+        hidden = _product(around.astype(np.float32), self._surroundings)
         hidden += self._weights.first_bias
-        rows = (seen.embeddings[ids] @ self._each_place).reshape(count, WINDOW, self._hidden)
+        rows = _product(seen.embeddings[ids], self._each_place).reshape(count, WINDOW, self._hidden)
         for place in range(WINDOW):
             _add_shifted(hidden, rows[:, place], place - WINDOW // 2)
         np.maximum(hidden, 0, out=hidden)
@@ -129,8 +131,8 @@ class Tagger:
             padded, (count, WINDOW * self._hidden), padded.strides, writeable=False
         )
         asked = _may_be_named(seen.kinds[ids], small)
-        deeper = np.maximum(beside[asked] @ self._weights.second + self._weights.second_bias, 0)
-        scores = deeper @ self._weights.last + self._weights.last_bias
+        deeper = np.maximum(_product(beside[asked], self._weights.second) + self._weights.second_bias, 0)
+        scores = _product(deeper, self._weights.last) + self._weights.last_bias
         scores -= scores.max(axis=1, keepdims=True)
         np.exp(scores, out=scores)
         chances = np.zeros((count, len(TAGS)), dtype=np.float32)
@@ -225,6 +227,17 @@ def _may_be_named(kinds: npt.NDArray[np.uint8], small: npt.NDArray[np.bool_]) ->
     asked[1:] |= named[:-1]
     asked[:-1] |= named[1:]
     return np.flatnonzero(asked)
+
+
+def _product(rows: _Floats, by: _Floats) -> _Floats:
+    """Multiply in blocks for which BLAS starts no threads: those wait for one another where all cores are busy."""
+    step = max(1, _ONE_THREAD // by.size)
+    if len(rows) <= step:
+        return rows @ by
+    out = np.empty((len(rows), by.shape[1]), dtype=np.float32)
+    for start in range(0, len(rows), step):
+        np.matmul(rows[start : start + step], by, out=out[start : start + step])
+    return out
 
 
 def _add_shifted(to: _Floats, rows: _Floats, shift: int) -> None:

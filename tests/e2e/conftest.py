@@ -140,6 +140,9 @@ def config(home: Path) -> Path:
     args["data_dir"] = str(home)
     args["store"]["uri"] = f"http://127.0.0.1:{free_ports(1)[0]}"
     args["ingest"] = {"parsing": {"timeout_s": 10, "memory_mb": 512}}
+    regimes = {"veil": ["gdpr"], "hospice": ["hipaa"], "books": ["sox"]}
+    args["identity"].setdefault("roles", {})["cleared"] = {"permissions": ["*"], "clearance": "restricted"}
+    args["compliance"] = {"tenants": {tenant: {"regimes": names} for tenant, names in regimes.items()}}
     path = home.parent / "serve_config.yaml"
     path.write_text(yaml.safe_dump(document))
     return path

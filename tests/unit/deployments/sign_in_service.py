@@ -19,6 +19,7 @@ from policies.audit import AuditLog
 from policies.audit_chain import AuditRecord
 from policies.guard import Guard
 from policies.issuing import DevelopmentIssuer
+from policies.keyed_hashes import KeyedHashes
 from policies.limits import Allowance, Limits, Rate, Rates, Work
 from policies.roles import Roles
 
@@ -39,7 +40,14 @@ class Service:
         self.guard = Guard(self.known.identity, roles, self.audit, "0123")
         limits = Limits(Allowance({Work.SIGN_IN: Rates((Rate(5, 60),))}))
         self.desk = sign_in_desk(
-            self.args.identity, self.known, self.ledger, self.guard, self.audit, "0123", limits.sign_in
+            self.args.identity,
+            self.known,
+            self.ledger,
+            self.guard,
+            self.audit,
+            "0123",
+            limits.sign_in,
+            KeyedHashes(bytes(32)),
         )
         if self.desk.signing_in is not None:
             self.desk.signing_in._refused_after_s = 0.1

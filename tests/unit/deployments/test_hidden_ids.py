@@ -32,6 +32,8 @@ DOCUMENTS = {
 """The routes whose id is a document's, with a body that they take."""
 ELSEWHERE = {
     ("post", "/v1/webhooks/{source}"): "the caller has no token: test_webhooks.py",
+    ("get", "/v1/privacy/requests/{privacy_request_id}"): "a tenant's requests: test_privacy.py",
+    ("get", "/v1/privacy/requests/{privacy_request_id}/export"): "a tenant's requests: test_privacy.py",
 }
 """The routes with an id that says nothing of who may see what, and where they are tested."""
 

