@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from index.database import Database
 
-VERSION = 3
+VERSION = 4
 UPGRADES = {
     1: (
         "ALTER TABLE documents ADD COLUMN seen_at DOUBLE PRECISION NOT NULL DEFAULT 0",
@@ -35,6 +35,7 @@ UPGRADES = {
         "DROP INDEX access_members_by_name",
         "CREATE INDEX access_members_by_name ON access_members (tenant_id, name, access_id, deny, label)",
     ),
+    3: (),  # holds, consents, classifications and what goes with them are new tables
 }
 """What brings a ledger of the version before to the next; missing tables are created anyway."""
 WRITING, LIVE, RETIRED = "writing", "live", "retired"
