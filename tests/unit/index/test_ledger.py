@@ -514,7 +514,7 @@ def test_processes_that_race_agree_on_one_history(database_url: str) -> None:
         assert racer.stdin is not None
         racer.stdin.write("go\n")
         racer.stdin.flush()
-    results = [json.loads(racer.communicate(timeout=60)[0]) for racer in racers]
+    results = [json.loads(racer.communicate(timeout=300)[0]) for racer in racers]
     assert all(result["tenant"] == results[0]["tenant"] for result in results)
     assert all(result["rules"] == results[0]["rules"] for result in results)
     assert len(set(results[0]["rules"])) == 8
