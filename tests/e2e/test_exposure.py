@@ -151,7 +151,7 @@ except BaseException as error:
 """
 
 
-STRANGERS = [(code, mode) for code in (UNASKED, UNASKED_DRIVER) for mode in ("disabled", "token")]
+UNINVITED = [(code, mode) for code in (UNASKED, UNASKED_DRIVER) for mode in ("disabled", "token")]
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def strangers(service: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     wrong.chmod(0o600)
     address = f"127.0.0.1:{service.state.ports.gcs}"
     begun = {}
-    for code, mode in STRANGERS:
+    for code, mode in UNINVITED:
         env = {**os.environ, "RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN_PATH": str(wrong)}
         env |= {"RAY_gcs_rpc_server_connect_timeout_s": "5", "RAY_gcs_rpc_server_reconnect_timeout_s": "10"}
         begun[code, mode] = subprocess.Popen(
@@ -175,7 +175,7 @@ def strangers(service: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.mark.parametrize(
-    "stranger", STRANGERS, ids=lambda who: f"{'driver' if who[0] == UNASKED_DRIVER else 'store'}-{who[1]}"
+    "stranger", UNINVITED, ids=lambda who: f"{'driver' if who[0] == UNASKED_DRIVER else 'store'}-{who[1]}"
 )
 def test_rays_head_takes_nobody_without_its_token(strangers: Any, stranger: tuple[str, str]) -> None:
     done = strangers[stranger]
