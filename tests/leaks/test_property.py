@@ -127,7 +127,7 @@ async def _questions(company: Company, asker: Person, token: str, asked: list[tu
     for answer in found:
         assert not answer.degraded
         company.note("question", asker, repr(answer.hits), permitted)
-        if answer.withheld:  # nothing changed meanwhile: the first gate let something through
+        if any(answer.withheld.values()):  # nothing changed meanwhile: the first gate let something through
             company.findings.note("first gate", f"{asker} found {answer.withheld} that the second gate held back")
         else:
             company.findings.note("first gate", None)
